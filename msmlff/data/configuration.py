@@ -1,0 +1,68 @@
+"""One atomic configuration with its labels, in the units of the whole package: eV, Å, eV/Å, eV/Å³."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A frame: atoms in a (possibly periodic) cell, labels where they are known.
+
+    Attributes:
+        numbers: [atoms] int64, atomic numbers.
+        positions: [atoms, 3] float64, Å, not necessarily wrapped into the cell.
+        cell: [3, 3] float64, Å, rows are lattice vectors; zeros where there is none.
+        pbc: [3] bool.
+        energy: eV, NaN where there is no label.
+        forces: [atoms, 3] float64, eV/Å, or None.
+        stress: [3, 3] float64, eV/Å³, (1/V) dE/d(strain) as in ASE (positive under tension), or None.
+        weight: weight of the frame in the training loss.
+        group: state point or trajectory the frame belongs to ("" if unknown); splits never cut a group's
+            neighbours in time apart.
+        info: further scalars of the frame (JSON-serialisable).
+        source: where the frame came from, "file:index", for messages.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=bool))
+    energy: float = float("nan")
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    weight: float = 1.0
+    group: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def volume(self) -> float:
+        """Volume of the cell in Å³; 0 where there is no cell."""
+        return float(abs(np.linalg.det(self.cell)))
+
+    def to_ase(self) -> Atoms:
+        """The frame as ase.Atoms, labels in a SinglePointCalculator."""
+        atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        atoms.info.update(self.info)
+        if self.group:
+            atoms.info.setdefault("group", self.group)
+        results: dict[str, Any] = {}
+        if np.isfinite(self.energy):
+            results["energy"] = self.energy
+        if self.forces is not None:
+            results["forces"] = self.forces
+        if self.stress is not None:
+            s = self.stress
+            results["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+        if results:
+            atoms.calc = SinglePointCalculator(atoms, **results)
+        return atoms
