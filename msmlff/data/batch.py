@@ -13,8 +13,9 @@ class Batch:
     """Frames packed along the atom axis, edges in CSR order of their receiver.
 
     An edge carries a message from ``sender`` to ``receiver``; its vector is
-    ``positions[receiver] - positions[sender] + shift @ cell[frame]`` (mace-torch's sign). Edges are sorted by
-    receiver and, within one receiver, by length: the neighbours below a shorter cutoff are a prefix of each row.
+    ``positions[receiver] - positions[sender] + shift @ cell[frame]`` (mace-torch's sign). Edges are sorted
+    by receiver and, within one receiver, by length: the neighbours below a shorter cutoff are a prefix of
+    each row.
 
     Attributes:
         positions: [atoms, 3] Å, model dtype.
@@ -72,6 +73,8 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (called by torch's DataLoader)."""
         pinned = {
-            f.name: value.pin_memory() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+            f.name: value.pin_memory()
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **pinned)
