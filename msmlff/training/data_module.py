@@ -1,0 +1,152 @@
+"""Frames and neighbour lists as batches, in an order that depends on the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from msmlff.data.batch import Batch
+from msmlff.data.collate import collate
+from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors import Neighbors
+from msmlff.data.packing import BatchBudget, BudgetBatchSampler
+from msmlff.training.specs import BatchSpec, TrainingSpec
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """Frames with their neighbour lists at the model's longest cutoff, index by index."""
+
+    frames: Sequence[Configuration]
+    neighbors: Sequence[Neighbors]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Number of atoms and of edges of each frame."""
+        atoms = np.array([len(self.frames[i]) for i in range(len(self))], dtype=np.int64)
+        edges = np.array([len(self.neighbors[i].sender) for i in range(len(self))], dtype=np.int64)
+        return atoms, edges
+
+
+class _Frames(Dataset):
+    """(index, frame, neighbours), what ``collate`` takes."""
+
+    def __init__(self, frames: FrameSet) -> None:
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> tuple[int, Configuration, Neighbors]:
+        return index, self.frames.frames[index], self.frames.neighbors[index]
+
+
+class StepStream(Sampler[list[int]]):
+    """The batches of steps ``start`` to ``steps - 1``: epochs one after the other, each in its own seeded order.
+
+    Its length is ``steps`` whatever ``start`` is, because Lightning counts on from the step it resumes at.
+    """
+
+    def __init__(self, batches: BudgetBatchSampler, steps: int, start: int, rank: int = 0, world: int = 1) -> None:
+        self.batches = batches
+        self.steps = steps
+        self.start = start
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step, epoch = 0, 0
+        while step < self.steps:
+            self.batches.set_epoch(epoch)
+            order = list(self.batches)
+            # every rank gets the same number of batches; a short epoch repeats its first ones
+            order += order[: -len(order) % self.world]
+            for batch in order[self.rank :: self.world]:
+                if step >= self.steps:
+                    return
+                if step >= self.start:
+                    yield batch
+                step += 1
+            epoch += 1
+
+
+class FrameDataModule(pl.LightningDataModule):
+    """Loaders over training and validation frames.
+
+    Args:
+        train, val: the frames; ``val`` may be None.
+        atomic_numbers: the model's species.
+        dtype: of the network.
+        spec: batch budgets, steps and workers.
+        seed: of the order.
+        start_step: the first step (resume).
+    """
+
+    def __init__(
+        self,
+        train: FrameSet,
+        val: FrameSet | None,
+        atomic_numbers: tuple[int, ...],
+        dtype: torch.dtype,
+        spec: TrainingSpec,
+        *,
+        seed: int,
+        start_step: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.val = train, val
+        self.atomic_numbers, self.dtype = atomic_numbers, dtype
+        self.spec, self.seed, self.start_step = spec, seed, start_step
+
+    def sampler(self, frames: FrameSet, budget: BatchSpec, shuffle: bool) -> BudgetBatchSampler:
+        """Batches of ``frames`` within ``budget``."""
+        atoms, edges = frames.sizes()
+        limit = BatchBudget(frames=budget.frames, atoms=budget.atoms, edges=budget.edges)
+        return BudgetBatchSampler(atoms, edges, limit, shuffle=shuffle, seed=self.seed)
+
+    def _collate(self, items: list[tuple[int, Configuration, Neighbors]]) -> Batch:
+        ids, frames, neighbors = zip(*items, strict=True)
+        return collate(list(frames), list(neighbors), self.atomic_numbers, self.dtype, list(ids))
+
+    def _loader(self, frames: FrameSet, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader:
+        workers = self.spec.workers
+        return DataLoader(
+            _Frames(frames),
+            batch_sampler=batches,
+            collate_fn=self._collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world = _rank_and_world()
+        batches = self.sampler(self.train, self.spec.batch, shuffle=True)
+        return self._loader(self.train, StepStream(batches, self.spec.steps, self.start_step, rank, world))
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self.evaluation_loader(self.val) if self.val is not None else []
+
+    def evaluation_loader(self, frames: FrameSet) -> DataLoader:
+        """Every frame once, in order, over all ranks."""
+        rank, world = _rank_and_world()
+        batches = list(self.sampler(frames, self.spec.validation_batch, shuffle=False))
+        return self._loader(frames, batches[rank::world])
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

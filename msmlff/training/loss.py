@@ -1,0 +1,173 @@
+"""Losses on energy per atom, forces and stress: NaN-masked, weighted, scheduled, normalised by global counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from msmlff.data.batch import Batch
+from msmlff.errors import InputError
+from msmlff.models.base import Prediction
+
+TARGETS = ("energy", "forces", "stress")
+KINDS = ("mse", "mae", "huber")
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One target of the loss.
+
+    Attributes:
+        kind: "mse", "mae" or "huber".
+        weight: factor of the term; None means ``auto``: the default weight where the pool carries the label,
+            0 where it does not.
+        delta: where "huber" turns from quadratic to linear, in the unit of the residual (eV/atom, eV/Å, eV/Å³).
+    """
+
+    kind: str = "mse"
+    weight: float | None = None
+    delta: float = 0.01
+
+
+AUTO_WEIGHT = {"energy": 1.0, "forces": 100.0, "stress": 10.0}
+
+
+@dataclass(frozen=True)
+class LossStage:
+    """From the fraction ``start`` of all steps on, the weights named here replace the terms' own."""
+
+    start: float
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """The loss: its terms, its late stages, and factors of the frames' weights by group."""
+
+    energy: LossTerm = field(default_factory=LossTerm)
+    forces: LossTerm = field(default_factory=LossTerm)
+    stress: LossTerm = field(default_factory=LossTerm)
+    stages: Sequence[LossStage] = ()
+    group_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def term(self, target: str) -> LossTerm:
+        """The term of "energy", "forces" or "stress"."""
+        return {"energy": self.energy, "forces": self.forces, "stress": self.stress}[target]
+
+
+class Loss:
+    """Weighted sum of the terms; callable as ``loss(prediction, batch, progress)``.
+
+    Args:
+        spec: terms, stages and group weights.
+        available: which of energy, forces, stress the training frames carry.
+
+    Raises:
+        InputError: for an unknown kind, a stage out of (0, 1), or a positive weight whose label never occurs.
+    """
+
+    def __init__(self, spec: LossSpec, available: Sequence[str]) -> None:
+        self.spec = spec
+        self.base = {target: self._base_weight(target, spec.term(target), available) for target in TARGETS}
+        for stage in spec.stages:
+            _check_stage(stage, available)
+        self.stages = sorted(spec.stages, key=lambda stage: stage.start)
+        if not any(self.base.values()):
+            raise InputError("training.loss: every weight is zero; set training.loss.forces.weight, say")
+
+    @staticmethod
+    def _base_weight(target: str, term: LossTerm, available: Sequence[str]) -> float:
+        key = f"training.loss.{target}"
+        if term.kind not in KINDS:
+            raise InputError(f"{key}.kind={term.kind}: write one of {', '.join(KINDS)}")
+        if term.kind == "huber" and not term.delta > 0:
+            raise InputError(f"{key}.delta={term.delta}: write a positive number")
+        if term.weight is None:
+            return AUTO_WEIGHT[target] if target in available else 0.0
+        if term.weight < 0:
+            raise InputError(f"{key}.weight={term.weight}: write a number >= 0, or null for automatic")
+        if term.weight > 0 and target not in available:
+            raise InputError(
+                f"{key}.weight={term.weight}, but no training frame carries {target}: set {key}.weight=0 "
+                f"or name the label with pool.keys.{target}"
+            )
+        return float(term.weight)
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """The weights at ``progress`` (the fraction of all steps done, 0 to 1)."""
+        weights = dict(self.base)
+        for stage in self.stages:
+            if progress >= stage.start:
+                weights.update({t: float(w) for t, w in stage.weights.items() if self.base[t] > 0})
+        return weights
+
+    def uses(self, target: str) -> bool:
+        """Whether the target has weight at any time."""
+        return self.base[target] > 0
+
+    def __call__(self, prediction: Prediction, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """The loss and its parts, {"loss", "energy", "forces", "stress"}: scalars in the model's dtype."""
+        weights = self.weights(progress)
+        parts: dict[str, Tensor] = {}
+        for target in TARGETS:
+            if weights[target] > 0:
+                error, frame_weight = residual(target, prediction, batch)
+                parts[target] = self._mean(target, error, frame_weight)
+        parts["loss"] = torch.stack([weights[t] * parts[t] for t in parts]).sum()
+        return parts
+
+    def _mean(self, target: str, error: Tensor, weight: Tensor) -> Tensor:
+        """Weighted mean over the labelled entries of all ranks (gradients are averaged over ranks later)."""
+        labelled = torch.isfinite(error)
+        error = torch.where(labelled, error, torch.zeros_like(error))
+        term = self.spec.term(target)
+        if term.kind == "mse":
+            values = error.square()
+        elif term.kind == "mae":
+            values = error.abs()
+        else:
+            values = torch.nn.functional.huber_loss(
+                error, torch.zeros_like(error), delta=term.delta, reduction="none"
+            )
+        world = 1
+        count = (labelled * (weight > 0)).sum().to(values.dtype)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)
+            world = dist.get_world_size()
+        return world * (weight * values).sum() / count.clamp_min(1)
+
+
+def _check_stage(stage: LossStage, available: Sequence[str]) -> None:
+    if not 0 < stage.start < 1:
+        raise InputError(f"training.loss.stages: start={stage.start} is not between 0 and 1 (a share of the steps)")
+    for target, weight in stage.weights.items():
+        if target not in TARGETS:
+            raise InputError(f"training.loss.stages: unknown target '{target}'; write {', '.join(TARGETS)}")
+        if weight < 0:
+            raise InputError(f"training.loss.stages: weight {weight} of {target} is negative")
+
+
+def residual(target: str, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Prediction minus label, NaN where there is no label, and the frames' weights broadcast to it.
+
+    Returns:
+        [frames] eV/atom for energy, [atoms, 3] eV/Å for forces, [frames, 3, 3] eV/Å³ for stress, each with
+        weights of a shape that broadcasts.
+    """
+    weight = batch.weight if batch.weight is not None else torch.ones_like(batch.cell[:, 0, 0])
+    dtype = batch.positions.dtype
+    if target == "energy":
+        assert batch.energy is not None
+        atoms = batch.atom_ptr.diff()
+        return ((prediction.energy - batch.energy) / atoms).to(dtype), weight.to(dtype)
+    if target == "forces":
+        assert batch.forces is not None
+        assert prediction.forces is not None
+        return prediction.forces - batch.forces, weight.to(dtype)[batch.frame, None]
+    assert batch.stress is not None
+    assert prediction.stress is not None
+    return prediction.stress - batch.stress, weight.to(dtype)[:, None, None]

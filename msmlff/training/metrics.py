@@ -1,0 +1,68 @@
+"""Validation errors as running sums, on the device, summed over ranks once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from msmlff.data.batch import Batch
+from msmlff.models.base import Prediction
+from msmlff.training.loss import residual
+
+MILLI = 1000.0
+NAMES = {"energy": "energy", "forces": "force", "stress": "stress"}
+
+
+class ErrorSums:
+    """Sums of squared and absolute errors of each target over the frames seen since ``reset``."""
+
+    def __init__(self, targets: tuple[str, ...]) -> None:
+        self.targets = targets
+        self.sums: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        self.sums = None
+
+    def update(self, prediction: Prediction, batch: Batch) -> None:
+        """Add a batch; entries without a label do not count."""
+        rows = []
+        for target in self.targets:
+            error = residual(target, prediction, batch)[0].detach().double()
+            labelled = torch.isfinite(error)
+            error = torch.where(labelled, error, torch.zeros_like(error))
+            rows.append(torch.stack([error.square().sum(), error.abs().sum(), labelled.sum().double()]))
+        sums = torch.stack(rows)
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def compute(self) -> dict[str, float]:
+        """{"energy_rmse", "energy_mae" (meV/atom), "force_rmse", "force_mae" (meV/Å), "stress_..." (meV/Å³)}.
+
+        A target without a single label is left out.
+        """
+        if self.sums is None:
+            return {}
+        sums = self.sums.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        out: dict[str, float] = {}
+        for target, (square, absolute, count) in zip(self.targets, sums.tolist(), strict=True):
+            if count > 0:
+                out[f"{NAMES[target]}_rmse"] = MILLI * (square / count) ** 0.5
+                out[f"{NAMES[target]}_mae"] = MILLI * absolute / count
+        return out
+
+
+def relative_score(errors: Mapping[str, float], spread: Mapping[str, float]) -> float:
+    """Sum over the targets of RMSE / spread of the label: 0 is perfect, 1 a target is the trivial predictor.
+
+    Unlike the loss it does not depend on the stage of the weights, so best checkpoints compare over a whole run.
+
+    Args:
+        errors: from ``ErrorSums.compute``.
+        spread: standard deviation of each label in the training frames, same keys and units ("energy_rmse": ...).
+    """
+    return sum(errors[key] / value for key, value in spread.items() if key in errors and value > 0)

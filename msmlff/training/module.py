@@ -1,0 +1,163 @@
+"""The LightningModule: one training step, one validation, and the state that makes a resume complete."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from msmlff.data.batch import Batch
+from msmlff.models.base import ForceField
+from msmlff.training.divergence import DivergenceGuard
+from msmlff.training.ema import averaged_model
+from msmlff.training.loss import TARGETS, Loss
+from msmlff.training.metrics import ErrorSums, relative_score
+from msmlff.training.optim import build_optimizer, build_schedule, warmup_factor
+from msmlff.training.specs import TrainingSpec
+
+
+class ForceFieldModule(pl.LightningModule):
+    """Trains a ForceField.
+
+    Args:
+        model: the model, raw weights; validated and shipped are its averaged weights, ``eval_model``.
+        spec: the training run.
+        available: labels that the training frames carry, of "energy", "forces", "stress".
+        spread: standard deviation of each label, {"energy_rmse": meV/atom, "force_rmse": meV/Å, ...}.
+        describe: names frames by their index in the training store, for error messages.
+    """
+
+    def __init__(
+        self,
+        model: ForceField,
+        spec: TrainingSpec,
+        available: tuple[str, ...],
+        spread: Mapping[str, float],
+        describe: Callable[[list[int]], str],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.ema = averaged_model(model, spec.ema_decay) if spec.ema_decay is not None else None
+        self.spec = spec
+        self.available = available
+        self.loss = Loss(spec.loss, available)
+        self.spread = dict(spread)
+        self.score = float("inf")
+        self.plateau: ReduceLROnPlateau | None = None
+        self.val_sums = ErrorSums(tuple(t for t in TARGETS if t in available))
+        self.val_errors: dict[str, float] = {}
+        self.guard = DivergenceGuard(spec.divergence_factor, describe, spec.optimizer.lr)
+        self._rng: dict[str, Any] | None = None
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The averaged model where there is one, else the raw one."""
+        return self.ema.module if self.ema is not None else self.model
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps done, 0 to 1."""
+        return min(1.0, self.global_step / self.spec.steps)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        prediction = self.model(batch, forces=self._needs_forces, stress=self.loss.uses("stress"), create_graph=True)
+        parts = self.loss(prediction, batch, self.progress)
+        self.guard.add(self.global_step, batch, parts["loss"].detach())
+        for name, value in parts.items():
+            self.log(f"train/{name}", value.detach(), batch_size=batch.num_frames)
+        self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=batch.num_frames)  # type: ignore[union-attr]
+        return parts["loss"]
+
+    @property
+    def _needs_forces(self) -> bool:
+        return self.loss.uses("forces") or self.loss.uses("stress")
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step: warm-up of a plateau schedule before it, the averaged weights after it."""
+        if self.plateau is not None and self.global_step < self.spec.schedule.warmup_steps:
+            for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+                group["lr"] = self.spec.optimizer.lr * warmup_factor(self.global_step, self.spec.schedule)
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_sums.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        with torch.enable_grad():  # forces are a gradient of the energy
+            prediction = self.eval_model(
+                batch, forces=True, stress="stress" in self.available, create_graph=False
+            )
+        self.val_sums.update(prediction, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.val_errors = self.val_sums.compute()
+        self.score = relative_score(self.val_errors, self.spread)
+        if self.plateau is not None and self.global_step >= self.spec.schedule.warmup_steps:
+            self.plateau.step(self.score)
+        self.log_dict({f"val/{name}": value for name, value in self.val_errors.items()})
+        self.log("val/score", self.score)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.spec.optimizer)
+        schedule = build_schedule(optimizer, self.spec.schedule, self.spec.steps)
+        if isinstance(schedule, ReduceLROnPlateau):
+            # stepped and saved here: Lightning would step it after the checkpoint of the same validation
+            self.plateau = schedule
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        if self._rng is not None:
+            set_random_state(self._rng)
+            self._rng = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["msmlff"] = {
+            "rng": random_state(),
+            "plateau": self.plateau.state_dict() if self.plateau is not None else None,
+            "guard": self.guard.state_dict(),
+            "score": self.score,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["msmlff"]
+        self._rng = state["rng"]
+        self._plateau_state = state["plateau"]
+        self.guard.load_state_dict(state["guard"])
+        self.score = state["score"]
+
+    def on_fit_start(self) -> None:
+        state = getattr(self, "_plateau_state", None)
+        if self.plateau is not None and state is not None:
+            self.plateau.load_state_dict(state)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator a step may draw from, in types that load without unpickling code."""
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what ``random_state`` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,98 @@
+"""Optimisers and learning-rate schedules, chosen by two small dataclasses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from msmlff.errors import InputError
+
+OPTIMIZERS = ("adam", "amsgrad", "adamw")
+SCHEDULES = ("constant", "cosine", "plateau")
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """name: adam, amsgrad (Adam with AMSGrad) or adamw. weight_decay acts on matrices alone, not on vectors."""
+
+    name: str = "amsgrad"
+    lr: float = 0.01
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """How the learning rate runs.
+
+    Attributes:
+        name: constant, cosine (down to ``lr_min_factor`` of lr) or plateau.
+        warmup_steps: linear rise from 0 at the start, for every schedule.
+        lr_min_factor: the lowest factor of lr.
+        plateau_factor, plateau_patience: multiply lr by the factor after so many validations without a better score.
+    """
+
+    name: str = "cosine"
+    warmup_steps: int = 100
+    lr_min_factor: float = 0.01
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
+
+
+def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> Optimizer:
+    """The optimiser over the model's parameters.
+
+    Raises:
+        InputError: for an unknown name or a learning rate that is not positive.
+    """
+    if spec.name not in OPTIMIZERS:
+        raise InputError(f"training.optimizer.name={spec.name}: write one of {', '.join(OPTIMIZERS)}")
+    if not spec.lr > 0:
+        raise InputError(f"training.optimizer.lr={spec.lr}: write a positive number")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    cls = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
+    return cls(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), amsgrad=spec.name == "amsgrad")
+
+
+def warmup_factor(step: int, spec: ScheduleSpec) -> float:
+    """Factor of lr at the (0-based) step by the linear warm-up alone."""
+    return min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps > 0 else 1.0
+
+
+def lr_factor(step: int, spec: ScheduleSpec, steps: int) -> float:
+    """Factor of lr at the (0-based) ``step`` of ``steps`` for the constant and cosine schedules."""
+    warm = warmup_factor(step, spec)
+    if spec.name == "constant" or step < spec.warmup_steps:
+        return warm
+    done = (step - spec.warmup_steps) / max(1, steps - spec.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return spec.lr_min_factor + (1 - spec.lr_min_factor) * cosine
+
+
+def build_schedule(optimizer: Optimizer, spec: ScheduleSpec, steps: int) -> LambdaLR | ReduceLROnPlateau:
+    """The scheduler: stepped every step (constant, cosine) or every validation (plateau).
+
+    Raises:
+        InputError: for an unknown name or a warm-up as long as the run.
+    """
+    if spec.name not in SCHEDULES:
+        raise InputError(f"training.schedule.name={spec.name}: write one of {', '.join(SCHEDULES)}")
+    if spec.warmup_steps >= steps:
+        raise InputError(f"training.schedule.warmup_steps={spec.warmup_steps} is not below training.steps={steps}")
+    if spec.name == "plateau":
+        lowest = [spec.lr_min_factor * group["lr"] for group in optimizer.param_groups]
+        return ReduceLROnPlateau(
+            optimizer, factor=spec.plateau_factor, patience=spec.plateau_patience, min_lr=lowest
+        )
+    return LambdaLR(optimizer, lambda step: lr_factor(step, spec, steps))

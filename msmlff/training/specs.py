@@ -1,0 +1,65 @@
+"""What a user can choose about training, as plain dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msmlff.errors import InputError
+from msmlff.training.loss import LossSpec
+from msmlff.training.optim import OptimizerSpec, ScheduleSpec
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """Budget of one batch: it holds at most so many frames, atoms and edges (None: no bound)."""
+
+    frames: int | None = 5
+    atoms: int | None = None
+    edges: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """A training run.
+
+    Attributes:
+        steps: optimiser steps in all.
+        validations: number of validations, evenly spread; the last is after the last step.
+        batch: budget of a training batch.
+        validation_batch: budget of a validation or test batch.
+        loss, optimizer, schedule: see their classes.
+        gradient_clip: largest norm of the gradient; None to leave it.
+        ema_decay: decay of the averaged weights that validation, best checkpoint and model file use; None: raw weights.
+        early_stopping: stop after so many validations without a better score; None: never.
+        checkpoint_seconds: time between two writes of checkpoints/last.ckpt.
+        divergence_factor: stop when the loss exceeds so many times the smallest running average.
+        workers: processes that prepare batches beside the training process.
+        log_every: steps between two rows of training loss in the logs.
+    """
+
+    steps: int = 2000
+    validations: int = 20
+    batch: BatchSpec = field(default_factory=BatchSpec)
+    validation_batch: BatchSpec = field(default_factory=lambda: BatchSpec(frames=20))
+    loss: LossSpec = field(default_factory=LossSpec)
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
+    gradient_clip: float | None = 10.0
+    ema_decay: float | None = 0.99
+    early_stopping: int | None = None
+    checkpoint_seconds: float = 60.0
+    divergence_factor: float = 1e4
+    workers: int = 0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for key, lowest in (("steps", 1), ("validations", 1), ("log_every", 1), ("workers", 0)):
+            if getattr(self, key) < lowest:
+                raise InputError(f"training.{key}={getattr(self, key)}: write a whole number >= {lowest}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"training.ema_decay={self.ema_decay}: write a number between 0 and 1, or null")
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between two validations."""
+        return max(1, self.steps // self.validations)
