@@ -1,0 +1,120 @@
+"""The process a command runs in: allocator, threads, device, seeds."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from msmlff import __version__
+from msmlff.errors import InputError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator to keep freed memory.
+
+    By default the large temporaries of every training step go back to the kernel and half of the step is page
+    faults. Elsewhere than on glibc, or with another allocator preloaded, this does nothing.
+    """
+    if not sys.platform.startswith("linux") or "malloc" in os.environ.get("LD_PRELOAD", ""):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20)):
+        mallopt(parameter, value)
+
+
+def prepare(threads: int | None, seed: int) -> None:
+    """Allocator, threads and seeds of this process."""
+    keep_freed_memory()
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads={threads}: write a whole number >= 1, or null for all cores")
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (the global state that libraries draw from)
+    torch.set_float32_matmul_precision("high")  # TF32 for dense products on GPUs; no effect on the CPU
+
+
+def pick_device(name: str) -> str:
+    """"cpu" or "cuda" for auto, cpu, cuda.
+
+    Raises:
+        InputError: unknown name, or cuda where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device={name}: write auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda, but torch sees no CUDA GPU; write device=auto or device=cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The network's dtype.
+
+    Raises:
+        InputError: unless float32 or float64.
+    """
+    if name not in DTYPES:
+        raise InputError(f"dtype={name}: write float32 or float64")
+    return DTYPES[name]
+
+
+def peak_memory_mb(device: str) -> float:
+    """Largest memory so far in MB: of the GPU's allocator on CUDA, else resident memory of the process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def device_name(device: str) -> str:
+    """The device in words."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads ({platform.processor() or platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run depends on."""
+    from importlib.metadata import version
+
+    names = ("torch", "pytorch-lightning", "hydra-core", "e3nn", "torch-scatter", "ase", "numpy", "vesin")
+    return {"msmlff": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+def git_revision(folder: Path = Path(__file__).parent) -> str:
+    """The checkout's commit, with "+" where files differ from it; "" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if head and git("status", "--porcelain", "--untracked-files=no") else "")
+    except OSError:
+        return ""
+
+
+def command_line() -> str:
+    """The command as the user wrote it, quoted for a shell."""
+    import shlex
+
+    arguments: list[Any] = list(sys.argv)
+    script = arguments[0] if arguments else ""
+    words = ["python", "train.py"] if script.endswith("train.py") else [Path(script).name]
+    return shlex.join([*words, *arguments[1:]])
