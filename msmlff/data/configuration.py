@@ -66,3 +66,22 @@ class Configuration:
         if results:
             atoms.calc = SinglePointCalculator(atoms, **results)
         return atoms
+
+
+def shape_problem(frame: Configuration) -> str:
+    """What is wrong with the shapes of a frame's arrays; "" if nothing is."""
+    n = len(frame.numbers)
+    expected = {
+        "numbers": (frame.numbers, (n,)),
+        "positions": (frame.positions, (n, 3)),
+        "cell": (frame.cell, (3, 3)),
+        "pbc": (frame.pbc, (3,)),
+        "forces": (frame.forces, (n, 3)),
+        "stress": (frame.stress, (3, 3)),
+    }
+    if n == 0:
+        return "the frame has no atoms"
+    for name, (array, shape) in expected.items():
+        if array is not None and np.shape(array) != shape:
+            return f"{name} has shape {list(np.shape(array))}; for {n} atoms it must be {list(shape)}"
+    return ""
