@@ -26,7 +26,7 @@ class ReferenceEnergies:
         residual_rmse: eV/atom, root mean square of (energy - sum of E0s) / atoms over the labelled frames of
             more than one atom: what is left for the model. NaN if there is none.
         residual_mean: eV/atom, the mean of the same.
-        isolated_ids: frames of the store that hold a single isolated atom; they leave the training set.
+        isolated_ids: frames of the store that hold a single isolated atom; leave them out of training.
     """
 
     values: dict[int, float]
@@ -50,7 +50,10 @@ def is_isolated_atom(frame: Configuration) -> bool:
 
 
 def reference_energies(
-    store: FrameStore, source: str | Mapping[Any, float] = "auto", must_cover: Iterable[int] = ()
+    store: FrameStore,
+    source: str | Mapping[Any, float] = "auto",
+    isolated: FrameStore | None = None,
+    must_cover: Iterable[int] = (),
 ) -> ReferenceEnergies:
     """The E0s of a store, in float64.
 
@@ -59,6 +62,7 @@ def reference_energies(
         source: ``{"H": -13.6}`` or ``{1: -13.6}`` for given values; "isolated" for the store's single-atom
             frames; "least_squares" for the fit of energies to compositions; "zero"; "auto" takes the isolated
             atoms if there is one of every element, else least squares.
+        isolated: frames of isolated atoms kept apart from ``store`` (``Pool.isolated``).
         must_cover: further atomic numbers that need a value (elements of validation and test sets).
 
     Raises:
@@ -66,8 +70,9 @@ def reference_energies(
             energies to fit, an unknown source.
     """
     elements = sorted(set(store.atomic_numbers) | set(must_cover))
-    isolated = _isolated_atoms(store)
-    found = {z: energy for z, (energy, _) in isolated.items()}
+    in_store = _isolated_atoms(store)
+    kept_apart = _isolated_atoms(isolated) if isolated is not None else {}
+    found = {z: energy for z, (energy, _) in (kept_apart | in_store).items()}
     if isinstance(source, Mapping):
         values, name = _given(source), "given"
     elif source == "isolated" or (source == "auto" and set(found) >= set(elements)):
@@ -78,15 +83,15 @@ def reference_energies(
         values, name = dict.fromkeys(elements, 0.0), "given"
     else:
         raise InputError(
-            f"e0s={source!r} is unknown: write auto, isolated, least_squares, zero or values such as {{H: -13.6}}"
+            f"e0s={source!r} is unknown: write auto, isolated, least_squares, zero or values ({{H: -13.6}})"
         )
     lacking = [chemical_symbols[z] for z in elements if z not in values]
     if lacking:
         raise InputError(
-            f"no reference energy ({name}) for {', '.join(lacking)}: give it, e.g. e0s={{{lacking[0]}: -13.6}}"
+            f"no reference energy ({name}) for {', '.join(lacking)}: give e0s={{{lacking[0]}: -13.6, ...}}"
         )
     values = {z: values[z] for z in elements}
-    ids = tuple(i for _, group in isolated.values() for i in group)
+    ids = tuple(i for _, group in in_store.values() for i in group)
     residual = _residuals(store, values, ids)
     rmse = float(np.sqrt(np.mean(residual**2))) if len(residual) else float("nan")
     mean = float(residual.mean()) if len(residual) else float("nan")
@@ -104,8 +109,8 @@ def _isolated_atoms(store: FrameStore) -> dict[int, tuple[float, list[int]]]:
         energy, ids = atoms.setdefault(z, (frame.energy, []))
         if abs(frame.energy - energy) > 1e-3:
             raise InputError(
-                f"{frame.source}: the isolated {chemical_symbols[z]} atom has {frame.energy:.6f} eV, another has "
-                f"{energy:.6f} eV ({store[ids[0]].source}): keep one"
+                f"{frame.source}: the isolated {chemical_symbols[z]} atom has {frame.energy:.6f} eV, another "
+                f"has {energy:.6f} eV ({store[ids[0]].source}): keep one"
             )
         ids.append(int(i))
     return atoms
@@ -135,9 +140,9 @@ def _least_squares(store: FrameStore) -> tuple[dict[int, float], str]:
         name += ", minimum norm"
         symbols = ", ".join(chemical_symbols[z] for z in numbers)
         warnings.warn(
-            f"the compositions of {labelled.sum()} frames determine {rank} combinations of the {len(numbers)} reference "
-            f"energies of {symbols}; of all solutions the one of least norm is taken. Single energies have no meaning: "
-            "give e0s or isolated atoms if the model shall see other compositions",
+            f"the compositions of {labelled.sum()} frames determine {rank} combinations of the "
+            f"{len(numbers)} reference energies of {symbols}; of all solutions the one of least norm is taken. "
+            "Single energies have no meaning: give e0s or isolated atoms if the model shall see other compositions",
             stacklevel=3,
         )
     return {int(z): float(e) for z, e in zip(numbers, fit, strict=True)}, name

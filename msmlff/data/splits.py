@@ -14,8 +14,7 @@ def split_by_group(
 ) -> dict[str, np.ndarray]:
     """Whole groups (state points, trajectories) go to one part each.
 
-    Groups are drawn in random order, the largest parts first in need; a part takes a group while it is
-    further from its share of frames than any other part.
+    Groups are handed out in random order, each to the part that lacks the most frames of its share.
 
     Args:
         groups: [frames] group of each frame.
@@ -34,12 +33,10 @@ def split_by_group(
     wanted = {part: share * len(groups) for part, share in fractions.items() if share > 0}
     if len(names) < len(wanted):
         raise InputError(
-            f"{len(names)} groups cannot be split into {len(wanted)} parts ({', '.join(wanted)}): name another "
-            "group key, or split in blocks"
+            f"{len(names)} groups cannot be split into {len(wanted)} parts ({', '.join(wanted)}): name "
+            "another group key, or split in blocks"
         )
     order = np.random.default_rng(seed).permutation(len(names))
-    # Large groups first: small ones then even out the shares.
-    order = order[np.argsort(-sizes[order], kind="stable")]
     given: dict[str, list[int]] = {part: [] for part in fractions}
     missing = dict(wanted)
     for position, group in enumerate(order):
@@ -84,7 +81,8 @@ def split_in_blocks(
     starved = [part for part, ids in result.items() if len(ids) == 0 and fractions[part] > 0]
     if starved:
         raise InputError(
-            f"the parts {', '.join(starved)} get no frame out of {len(groups)}: raise their fractions or lower the gap"
+            f"the parts {', '.join(starved)} get no frame out of {len(groups)}: raise their fractions or "
+            "lower the gap"
         )
     return result
 
