@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
@@ -14,26 +13,28 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from msmlff.data.batch import Batch
 from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
+from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.neighbors import Neighbors
 from msmlff.data.packing import BatchBudget, BudgetBatchSampler
-from msmlff.training.specs import BatchSpec, TrainingSpec
+from msmlff.data.store import FrameStore
+from msmlff.errors import InputError
+from msmlff.training.specs import TrainingSpec
 
 
 @dataclass(frozen=True)
 class FrameSet:
     """Frames with their neighbour lists at the model's longest cutoff, index by index."""
 
-    frames: Sequence[Configuration]
-    neighbors: Sequence[Neighbors]
+    frames: FrameStore
+    neighbors: NeighborCache
+
+    @classmethod
+    def at_cutoff(cls, frames: FrameStore, cutoff: float) -> FrameSet:
+        """Frames with their cached neighbour lists up to ``cutoff`` Å."""
+        return cls(frames, NeighborCache(frames, cutoff))
 
     def __len__(self) -> int:
         return len(self.frames)
-
-    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Number of atoms and of edges of each frame."""
-        atoms = np.array([len(self.frames[i]) for i in range(len(self))], dtype=np.int64)
-        edges = np.array([len(self.neighbors[i].sender) for i in range(len(self))], dtype=np.int64)
-        return atoms, edges
 
 
 class _Frames(Dataset):
@@ -108,15 +109,22 @@ class FrameDataModule(pl.LightningDataModule):
         self.train, self.val = train, val
         self.atomic_numbers, self.dtype = atomic_numbers, dtype
         self.spec, self.seed, self.start_step = spec, seed, start_step
+        unknown = set(spec.loss.group_weights) - set(train.frames.group.tolist())
+        if unknown:
+            raise InputError(
+                f"training.loss.group_weights: no training frame is of group {sorted(unknown)[0]!r}; groups: "
+                f"{', '.join(sorted(set(train.frames.group.tolist()))[:30])}"
+            )
 
-    def sampler(self, frames: FrameSet, budget: BatchSpec, shuffle: bool) -> BudgetBatchSampler:
+    def sampler(self, frames: FrameSet, budget: BatchBudget, shuffle: bool) -> BudgetBatchSampler:
         """Batches of ``frames`` within ``budget``."""
-        atoms, edges = frames.sizes()
-        limit = BatchBudget(frames=budget.frames, atoms=budget.atoms, edges=budget.edges)
-        return BudgetBatchSampler(atoms, edges, limit, shuffle=shuffle, seed=self.seed)
+        return BudgetBatchSampler(frames.frames.num_atoms, frames.neighbors.num_edges, budget, shuffle=shuffle, seed=self.seed)
 
     def _collate(self, items: list[tuple[int, Configuration, Neighbors]]) -> Batch:
         ids, frames, neighbors = zip(*items, strict=True)
+        factor = self.spec.loss.group_weights
+        if factor:
+            frames = tuple(replace(f, weight=f.weight * factor.get(f.group, 1.0)) for f in frames)
         return collate(list(frames), list(neighbors), self.atomic_numbers, self.dtype, list(ids))
 
     def _loader(self, frames: FrameSet, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -41,7 +41,7 @@ class LossStage:
     """From the fraction ``start`` of all steps on, the weights named here replace the terms' own."""
 
     start: float
-    weights: Mapping[str, float]
+    weights: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class LossSpec:
     energy: LossTerm = field(default_factory=LossTerm)
     forces: LossTerm = field(default_factory=LossTerm)
     stress: LossTerm = field(default_factory=LossTerm)
-    stages: Sequence[LossStage] = ()
-    group_weights: Mapping[str, float] = field(default_factory=dict)
+    stages: list[LossStage] = field(default_factory=list)
+    group_weights: dict[str, float] = field(default_factory=dict)
 
     def term(self, target: str) -> LossTerm:
         """The term of "energy", "forces" or "stress"."""

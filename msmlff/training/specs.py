@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msmlff.data.packing import BatchBudget
 from msmlff.errors import InputError
 from msmlff.training.loss import LossSpec
 from msmlff.training.optim import OptimizerSpec, ScheduleSpec
-
-
-@dataclass(frozen=True)
-class BatchSpec:
-    """Budget of one batch: it holds at most so many frames, atoms and edges (None: no bound)."""
-
-    frames: int | None = 5
-    atoms: int | None = None
-    edges: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,8 @@ class TrainingSpec:
 
     steps: int = 2000
     validations: int = 20
-    batch: BatchSpec = field(default_factory=BatchSpec)
-    validation_batch: BatchSpec = field(default_factory=lambda: BatchSpec(frames=20))
+    batch: BatchBudget = field(default_factory=lambda: BatchBudget(frames=5))
+    validation_batch: BatchBudget = field(default_factory=lambda: BatchBudget(frames=20))
     loss: LossSpec = field(default_factory=LossSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     schedule: ScheduleSpec = field(default_factory=ScheduleSpec)

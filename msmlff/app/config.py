@@ -1,0 +1,118 @@
+"""From Hydra's configuration to typed dataclasses, with errors that name the key and what exists."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from msmlff.errors import InputError
+
+T = TypeVar("T")
+MAX_NAME = 120
+
+
+def config_folder() -> Path:
+    """The folder of configuration files: conf/ of the checkout, or the copy inside an installed package."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "conf", package / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise InputError(f"no configuration files beside {package}: reinstall msmlff")
+
+
+def typed(cls: type[T], node: Any, key: str) -> T:
+    """The dataclass ``cls`` from a configuration node.
+
+    Raises:
+        InputError: a key that the dataclass does not have, or a value of another type; the message has the key.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), node)
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        where = f"{key}.{error.full_key}" if getattr(error, "full_key", None) else key
+        raise InputError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+def register_resolvers() -> None:
+    """Resolvers that the files in conf/ use."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def run_name(overrides: str) -> str:
+    """A folder name for a sweep's job: its overrides, without path separators, bounded in length."""
+    name = re.sub(r"[^\w.,=+-]+", "_", overrides) or "defaults"
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:MAX_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
+def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
+    """Compose the configuration once before Hydra does, to explain what is wrong with the command line.
+
+    Raises:
+        InputError: an unknown key or choice; the message says which exist.
+    """
+    overrides = [a for a in arguments if not a.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        # of a sweep "seed=1,2" each value is checked by its own job; the names are the same
+        single = [_first_value(o) for o in parsed if not (o.key_or_group or "").startswith("hydra")]
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            compose(config_name, overrides=[text for text in single if text])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explain(error, config_name)) from None
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _first_value(override: Any) -> str | None:
+    if not override.is_sweep_override():
+        return override.input_line
+    value = next(iter(override.sweep_string_iterator()), None)
+    return f"{override.get_key_element()}={value}" if value is not None else None
+
+
+def _explain(error: Exception, config_name: str) -> str:
+    text = str(error)
+    found = re.search(r"Could not override '([^']+)'", text)
+    if not found:
+        return "\n".join(line for line in text.splitlines() if line.strip() and "Config search path" not in line)
+    key = found.group(1)
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        known = sorted(set(_keys(compose(config_name))) | {"resume", "pool.path"})
+    near = difflib.get_close_matches(key, known, n=4, cutoff=0.5)
+    prefix = key.rsplit(".", 1)[0] + "." if "." in key else ""
+    siblings = [k for k in known if k.startswith(prefix) and "." not in k[len(prefix) :]] if prefix else []
+    hint = f"Did you mean {', '.join(near)}?" if near else ""
+    listed = f"Keys of {prefix[:-1]}: {', '.join(siblings)}." if siblings else f"Keys: {', '.join(_top(known))}."
+    return f"there is no configuration key '{key}'. {hint} {listed}".replace("  ", " ")
+
+
+def _top(keys: Iterable[str]) -> list[str]:
+    return sorted({key.split(".", 1)[0] for key in keys})
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
+    for name in node:
+        key = f"{prefix}{name}"
+        yield key
+        if not OmegaConf.is_missing(node, name) and isinstance(node._get_node(name), DictConfig):
+            child = node._get_node(name)
+            assert isinstance(child, DictConfig)
+            if not child._is_none() and not child._is_interpolation():
+                yield from _keys(child, f"{key}.")

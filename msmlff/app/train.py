@@ -1,0 +1,185 @@
+"""The main job: pool -> selection -> model -> training -> test -> report, in one run folder."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+
+from msmlff.analysis.errors import error_table, save_error_table
+from msmlff.analysis.report import write_report
+from msmlff.analysis.tables import error_table_view, start_page
+from msmlff.app.loggers import finish_loggers, make_loggers
+from msmlff.app.prepare import Prepared, prepare_run
+from msmlff.app.record import Record, read_record, write_json
+from msmlff.app.runtime import command_line, git_revision, peak_memory_mb, pick_device, pick_dtype, prepare, versions
+from msmlff.errors import DivergenceError, InputError, MSMLFFError
+from msmlff.models.files import save_model
+from msmlff.training.checkpoints import LAST, Interrupted
+from msmlff.training.data_module import FrameSet
+from msmlff.training.evaluate import predict
+from msmlff.training.fit import FitResult, Run, fit
+from msmlff.training.gate import check_forces
+
+CONFIG = "config.yaml"
+EXIT = {"finished": 0, "skipped": 0, "failed": 1, "diverged": 1, "input": 2, "interrupted": 130}
+exit_code = 0  # of the last job; Hydra does not hand back what a job returns
+
+
+def hydra_job(config: DictConfig) -> dict[str, Any]:
+    """One job of a run or a sweep. A failed job of a sweep is reported and does not stop the others."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    sweep = hydra.mode == RunMode.MULTIRUN
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(plain, DictConfig)
+    plain.choices = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra") and v is not None}
+    resume = False
+    if sweep:
+        done = _earlier_job(plain, folder)
+        if done == "finished":
+            Console().print(f"[dim]{folder}: finished before, skipped[/]")
+            return {"status": "skipped"}
+        resume = done == "resumable"
+    return run_guarded(lambda console: run(plain, folder, console, resume), folder, keep_going=sweep)
+
+
+def resume_job(folder: Path) -> dict[str, Any]:
+    """Continue the run in ``folder`` where its last checkpoint was written."""
+
+    def work(console: Console) -> None:
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"resume={folder}: no {CONFIG} there; give the folder of a run")
+        if read_record(folder).get("status") == "finished":
+            raise InputError(f"resume={folder}: that run is finished; its report is {folder / 'report.html'}")
+        config = OmegaConf.load(folder / CONFIG)
+        assert isinstance(config, DictConfig)
+        run(config, folder, console, resume=True)
+
+    return run_guarded(work, folder, keep_going=False)
+
+
+def _earlier_job(config: DictConfig, folder: Path) -> str:
+    """"finished", "resumable" or "" for what a sweep finds in a job's folder."""
+    if not (folder / CONFIG).is_file() or OmegaConf.load(folder / CONFIG) != config:
+        return ""
+    if read_record(folder).get("status") == "finished":
+        return "finished"
+    return "resumable" if (folder / "checkpoints" / LAST).is_file() else ""
+
+
+def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool) -> dict[str, Any]:
+    """Run ``work``; turn what it raises into a message, a status in the record and an exit code."""
+    global exit_code
+    console = Console()
+    status, message = "finished", ""
+    try:
+        work(console)
+    except Interrupted as stop:
+        status, message = "interrupted", f"{stop}. Continue with: python train.py resume={folder}"
+    except DivergenceError as error:
+        status, message = "diverged", str(error)
+    except InputError as error:
+        status, message = "input", str(error)
+    except MSMLFFError as error:
+        status, message = "failed", str(error)
+    except Exception:
+        if not keep_going:
+            raise
+        status, message = "failed", traceback.format_exc()
+    if message:
+        Console(stderr=True).print(f"[bold red]{status}:[/] {escape(message)}", highlight=False, soft_wrap=True)
+        _note_end(folder, "failed" if status == "input" else status, message)
+    exit_code = max(exit_code, EXIT[status])
+    if status == "interrupted" and keep_going:
+        raise SystemExit(EXIT[status])
+    return {"status": status}
+
+
+def _note_end(folder: Path, status: str, message: str) -> None:
+    """Put the end into the record, also where the run failed before it had one; report what there is."""
+    if not folder.is_dir():
+        return
+    content = {"command": command_line(), **read_record(folder)}
+    write_json(folder / "record.json", {**content, "status": status, "stop_reason": message})
+    if (folder / "metrics.csv").is_file():
+        write_report(folder)
+
+
+def run(config: DictConfig, folder: Path, console: Console, resume: bool = False) -> None:
+    """Do everything that a run is; see the module's docstring.
+
+    Args:
+        config: resolved configuration.
+        folder: run folder; what is in it of an interrupted run is used when ``resume``.
+        console: where to show it.
+        resume: continue from checkpoints/last.ckpt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare(config.threads, config.seed)
+    device, dtype = pick_device(config.device), pick_dtype(config.dtype)
+    if not resume:
+        OmegaConf.save(config, folder / CONFIG)
+    record = Record(folder, {"command": command_line(), "version": versions()["msmlff"],
+                             "git_revision": git_revision(), "versions": versions()})  # fmt: skip
+    run_ = prepare_run(config, folder, console, device, dtype, resume)
+    record.update(**run_.facts)
+    console.print(start_page(record.content))
+    if config.gate:
+        check_forces(run_.model, run_.train)
+    loggers = make_loggers(config.logger, folder, config, resume)
+    try:
+        where = Run(folder, config.seed, dtype, device, resume, loggers, console=console)
+        result = fit(run_.model, run_.train, run_.val, run_.spec, where)
+        record.update(steps=result.steps, best_step=result.best_step, best_score=result.best_score,
+                      peak_memory_mb=round(peak_memory_mb(device), 1), **result.figures)  # fmt: skip
+        save_model(result.model, folder / "model.safetensors", _model_record(record.content))
+        _test(run_, result, folder, device, console)
+        record.finish("finished", "stopped early: no better score" if result.stopped_early else None)
+        if config.report:
+            write_report(folder)
+        finish_loggers(loggers, folder)
+    finally:
+        for logger in loggers:
+            logger.finalize(record.content["status"])
+    _say_where(folder, config, console)
+
+
+def _model_record(record: dict[str, Any]) -> dict[str, Any]:
+    data = record["data"]
+    return {
+        "pool": data["pool"],
+        "pool_hash": data["pool_hash"],
+        "train_hash": data["train_hash"],
+        "label": data["label"],
+        "git_revision": record["git_revision"],
+        "best_step": record["best_step"],
+    }
+
+
+def _test(run_: Prepared, result: FitResult, folder: Path, device: str, console: Console) -> None:
+    """Predictions of the validation and test frames, the error table on disk and on the screen."""
+    sets: dict[str, FrameSet | None] = {"val": run_.val, "test": run_.test}
+    for name, frames in sets.items():
+        if frames is None:
+            continue
+        predictions = predict(result.model, frames, run_.spec, device)
+        predictions.save(folder / f"predictions_{name}.npz")
+        table = error_table(predictions)
+        save_error_table(table, folder / f"{name}_metrics.json")
+        if name == "test" or run_.test is None:
+            console.print(error_table_view(table, title=f"{name} errors"))
+
+
+def _say_where(folder: Path, config: DictConfig, console: Console) -> None:
+    shown = [("report", "report.html"), ("model", "model.safetensors"), ("selection", "selection.json")]
+    for label, name in shown:
+        if (folder / name).is_file():
+            console.print(f"{label:>10}  {folder / name}", highlight=False, soft_wrap=True)
