@@ -52,8 +52,8 @@ def _wandb_logger(choice: DictConfig, folder: Path, config: DictConfig) -> Wandb
     return logger
 
 
-def finish_loggers(loggers: list[Logger], folder: Path) -> None:
-    """Hand the results of a finished run to Weights & Biases and close its run."""
+def send_results(loggers: list[Logger], folder: Path) -> None:
+    """Hand the results of a finished run to Weights & Biases."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             _send_results(logger, folder)

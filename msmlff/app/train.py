@@ -16,7 +16,7 @@ from rich.markup import escape
 from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
-from msmlff.app.loggers import finish_loggers, make_loggers
+from msmlff.app.loggers import close_loggers, make_loggers, send_results
 from msmlff.app.prepare import Prepared, prepare_run
 from msmlff.app.record import Record, read_record, write_json
 from msmlff.app.runtime import command_line, git_revision, peak_memory_mb, pick_device, pick_dtype, prepare, versions
@@ -145,10 +145,9 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
         record.finish("finished", "stopped early: no better score" if result.stopped_early else None)
         if config.report:
             write_report(folder)
-        finish_loggers(loggers, folder)
+        send_results(loggers, folder)
     finally:
-        for logger in loggers:
-            logger.finalize(record.content["status"])
+        close_loggers(loggers, record.content["status"])
     _say_where(folder, config, console)
 
 

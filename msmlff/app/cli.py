@@ -1,0 +1,117 @@
+"""The msmlff command: one word says what to do, the rest goes to that word's own function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from msmlff import __version__
+from msmlff.errors import MSMLFFError
+
+USAGE = """\
+msmlff COMMAND ...
+
+  train        [GROUP=CHOICE ...] [KEY=VALUE ...]   train a force field (the same as python train.py ...)
+  distill      [GROUP=CHOICE ...] [KEY=VALUE ...]   choose the frames of a pool that are worth labelling
+  data fetch   cheng2020 FOLDER                     download and convert a published data set
+  data card    FILE ...                             what is in a file of frames
+  import-mace  FILE [OUT]                           convert a mace-torch checkpoint into a model file
+  report       RUN_FOLDER                           write report.html of a run again
+  benchmark    ...                                  time and memory against mace-torch
+
+msmlff COMMAND --help tells more. train and distill are configured by the files in conf/ (Hydra)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code (0 done, 1 failed, 2 wrong input, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"msmlff {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        print(f"msmlff: there is no command '{command}'\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[command](rest)
+    except MSMLFFError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _hydra(name: str, job: Callable, arguments: list[str]) -> None:
+    """Run ``job`` under Hydra with conf/``name``.yaml and the given command line."""
+    import hydra
+
+    from msmlff.app.config import check_overrides, config_folder, register_resolvers
+
+    register_resolvers()
+    if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
+        check_overrides(name, arguments)
+    program = sys.argv[0]
+    sys.argv = [program, *arguments]
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()
+
+
+def _train(arguments: list[str]) -> int:
+    from msmlff.app import train
+
+    resume = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    if resume:
+        if len(arguments) > 1:
+            others = " ".join(a for a in arguments if not a.startswith("resume="))
+            raise MSMLFFError(f"resume= takes the run's own configuration; leave out: {others}")
+        train.resume_job(Path(resume[0]))
+    else:
+        _hydra("train", train.hydra_job, arguments)
+    return train.exit_code
+
+
+def _distill(arguments: list[str]) -> int:
+    from msmlff.app import distill
+
+    _hydra("distill", distill.hydra_job, arguments)
+    return distill.exit_code
+
+
+def _data(arguments: list[str]) -> int:
+    from msmlff.app.data_commands import data_command
+
+    return data_command(arguments)
+
+
+def _import_mace(arguments: list[str]) -> int:
+    from msmlff.app.model_commands import import_mace_command
+
+    return import_mace_command(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from msmlff.app.model_commands import report_command
+
+    return report_command(arguments)
+
+
+def _benchmark(arguments: list[str]) -> int:
+    from msmlff.app.benchmark import benchmark_command
+
+    return benchmark_command(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "distill": _distill,
+    "data": _data,
+    "import-mace": _import_mace,
+    "report": _report,
+    "benchmark": _benchmark,
+}

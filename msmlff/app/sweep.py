@@ -1,0 +1,37 @@
+"""What a sweep prints and writes when its jobs are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from msmlff.analysis.sweep import sweep_table
+
+
+class SweepSummary(Callback):
+    """Hydra callback: one table over the jobs of this sweep, shown and written as summary.md and summary.csv."""
+
+    def __init__(self) -> None:
+        self.folders: list[Path] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Remember the job's folder."""
+        if job_return.hydra_cfg is not None:
+            self.folders.append(Path(job_return.hydra_cfg.hydra.runtime.output_dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write and show the table."""
+        folders = [folder for folder in self.folders if folder.is_dir()]
+        if not folders:
+            return
+        table = sweep_table(folders)
+        target = Path(config.hydra.sweep.dir)
+        table.write(target)
+        console = Console()
+        console.print(table.view())
+        console.print(f"summary  {target / 'summary.md'}", highlight=False, soft_wrap=True)
