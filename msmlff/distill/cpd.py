@@ -86,11 +86,14 @@ class CPD(Selector):
                 )
 
     def landscape(self, features: Features) -> Landscape:
-        """Components, density and bands of the pool; no random numbers.
+        """Components, density and bands of the pool; no random numbers. Computed once for the same features.
 
         Raises:
             InputError: fewer than two different frames.
         """
+        return features.remember(self, lambda: self._landscape(features))
+
+    def _landscape(self, features: Features) -> Landscape:
         if len(features) < 2:
             raise InputError("CPD needs a pool of at least two frames: take selector=full")
         projection = project(features.pooled(self.pooling), self.variance, self.standardise)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from msmlff.errors import InputError
+
+T = TypeVar("T")
 
 BLOCK = 1 << 22  # numbers held at a time while pooling: 32 MiB in float64
 
@@ -34,7 +36,7 @@ class Features:
     numbers: np.ndarray
     pool_hash: str
     descriptor: dict[str, Any] | None = None
-    _pooled: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    _memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         offsets = np.asarray(self.offsets, dtype=np.int64)
@@ -101,9 +103,14 @@ class Features:
         """
         if view not in POOLINGS:
             raise InputError(f"pooling '{view}' is unknown; write one of {', '.join(POOLINGS)}")
-        if view not in self._pooled:
-            self._pooled[view] = POOLINGS[view](self)
-        return self._pooled[view]
+        return self.remember(("pooled", view), lambda: POOLINGS[view](self))
+
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """``make()``, called once for each ``key`` in the life of these features."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        value: T = self._memo[key]
+        return value
 
     def mean(self) -> np.ndarray:
         """[frames, F] mean over the atoms of each frame."""

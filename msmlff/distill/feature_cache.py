@@ -1,0 +1,190 @@
+"""Features of a pool on disk: computed once, in batches; killed, the computation goes on where it was.
+
+While it is computed, ``.computing-NAME`` holds the array at its full length and a journal with one line a
+finished batch (frames done, checksum of its rows). The finished folder appears in one rename. A lock file
+lets one process compute and the others wait; it is the kernel's lock, so it dies with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from msmlff.data.array_folder import MANIFEST, damage, discard, file_sha256, load_array, read_manifest
+from msmlff.errors import InputError
+
+FORMAT = 1
+ROWS = "rows"
+JOURNAL = "journal.jsonl"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to compute.
+
+    Attributes:
+        folder: where the finished rows will be.
+        offsets: [frames + 1] int64, first row of each frame.
+        settings: settings of the descriptor, kept with the rows.
+        batches: ranges of frames, consecutive from 0, the same in every run.
+        make_compute: called when there is something to compute; gives range of frames -> [their atoms, F].
+    """
+
+    folder: Path
+    offsets: np.ndarray
+    settings: Mapping[str, Any]
+    batches: Sequence[tuple[int, int]]
+    make_compute: Callable[[], Callable[[range], np.ndarray]]
+
+
+def cached_rows(job: Job) -> np.ndarray:
+    """[atoms, F] float32, memory-mapped: read from ``job.folder``, or computed into it.
+
+    A folder that does not match its checksums is thrown away and computed again.
+
+    Raises:
+        InputError: a frame has features that are NaN or infinite, or the folder cannot be written.
+    """
+    if not job.folder.exists() or damage(job.folder, full=True):
+        with _locked(job.folder):
+            problem = damage(job.folder, full=True) if job.folder.exists() else ""
+            if problem:
+                log.warning("features in %s are damaged (%s): computing them again", job.folder, problem)
+                discard(job.folder)
+            if not job.folder.exists():
+                _compute(job)
+    read_manifest(job.folder, "features", FORMAT)
+    return load_array(job.folder, ROWS)
+
+
+def _compute(job: Job) -> None:
+    partial = job.folder.with_name(f".computing-{job.folder.name}")
+    partial.mkdir(exist_ok=True)
+    done = _resume(partial, job)
+    if done:
+        log.info("features: %d of %d frames were computed before; going on", done, len(job.offsets) - 1)
+    todo = [batch for batch in job.batches if batch[0] >= done]
+    if todo:
+        _compute_batches(partial, job, todo)
+    (partial / JOURNAL).unlink()
+    rows = partial / f"{ROWS}.npy"
+    files = {rows.name: {"bytes": rows.stat().st_size, "sha256": file_sha256(rows)}}
+    manifest = {"kind": "features", "format": FORMAT, "descriptor": dict(job.settings), "files": files}
+    with (partial / MANIFEST).open("w") as stream:
+        json.dump(manifest, stream, indent=1)
+        _sync(stream)
+    partial.rename(job.folder)
+
+
+def _compute_batches(partial: Path, job: Job, todo: Sequence[tuple[int, int]]) -> None:
+    compute = job.make_compute()
+    rows: np.ndarray | None = None
+    if (partial / f"{ROWS}.npy").exists():
+        rows = np.lib.format.open_memmap(partial / f"{ROWS}.npy", mode="r+")
+    with (partial / JOURNAL).open("a") as journal:
+        for start, stop in _with_progress(todo, job):
+            block = np.ascontiguousarray(compute(range(start, stop)), dtype=np.float32)
+            _check(block, start, job.offsets[start : stop + 1])
+            if rows is None:
+                shape = (int(job.offsets[-1]), block.shape[1])
+                rows = np.lib.format.open_memmap(partial / f"{ROWS}.npy", "w+", np.float32, shape)
+            rows[job.offsets[start] : job.offsets[stop]] = block
+            rows.flush()
+            journal.write(json.dumps({"start": start, "stop": stop, "crc": zlib.crc32(block.data)}) + "\n")
+            _sync(journal)
+
+
+def _check(block: np.ndarray, start: int, offsets: np.ndarray) -> None:
+    if len(block) != offsets[-1] - offsets[0]:
+        raise RuntimeError(f"descriptor gave {len(block)} rows for {offsets[-1] - offsets[0]} atoms")
+    finite = np.isfinite(block).all(axis=1)
+    if not finite.all():
+        atom = int(np.argmin(finite))
+        frame = start + int(np.searchsorted(offsets - offsets[0], atom, side="right")) - 1
+        raise InputError(
+            f"frame {frame} of the pool has features that are NaN or infinite: check its positions, "
+            "or take it "
+            "out of the pool"
+        )
+
+
+def _resume(partial: Path, job: Job) -> int:
+    """Frames whose rows are on disk and sound; the journal is cut to them. 0 and a clean folder if there
+    are none."""
+    entries = _sound_entries(partial, job)
+    if not entries:
+        shutil.rmtree(partial)
+        partial.mkdir()
+    with (partial / JOURNAL).open("w") as journal:
+        journal.writelines(json.dumps(entry) + "\n" for entry in entries)
+        _sync(journal)
+    return entries[-1]["stop"] if entries else 0
+
+
+def _sound_entries(partial: Path, job: Job) -> list[dict[str, int]]:
+    entries: list[dict[str, int]] = []
+    try:
+        rows = np.load(partial / f"{ROWS}.npy", mmap_mode="r", allow_pickle=False)
+        lines = (partial / JOURNAL).read_text().splitlines()
+        if rows.dtype != np.float32 or len(rows) != job.offsets[-1]:
+            return []
+        for line, (start, stop) in zip(lines, job.batches, strict=False):
+            entry = json.loads(line)
+            block = np.ascontiguousarray(rows[job.offsets[start] : job.offsets[stop]])
+            if entry != {"start": start, "stop": stop, "crc": zlib.crc32(block.data)}:
+                return entries
+            entries.append(entry)
+    except (OSError, ValueError, EOFError) as error:
+        # A torn last line or a torn array is what a kill leaves behind: whatever came before it still counts.
+        log.debug("features: %s ends at frame %s: %s", partial, entries[-1:], error)
+    return entries
+
+
+def _with_progress(todo: Sequence[tuple[int, int]], job: Job) -> Iterator[tuple[int, int]]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("descriptor", total=len(job.offsets) - 1, completed=todo[0][0])
+        for batch in todo:
+            yield batch
+            progress.update(task, completed=batch[1])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder; waits for the process that has it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder.parent / f".{folder.name}.lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the cache folder {folder.parent} ({error.strerror}): set MSMLFF_CACHE "
+            "to a folder that "
+            "can be written"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process computes the same features: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(stream: Any) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())

@@ -1,0 +1,96 @@
+"""From a pool and a budget to the chosen frames: what training and ``msmlff distill`` both call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from msmlff.data.configuration import Configuration
+from msmlff.data.formats import write_frames
+from msmlff.data.store import FrameStore
+from msmlff.distill.coverage import coverage
+from msmlff.distill.cpd import CPD
+from msmlff.distill.descriptors import Descriptor
+from msmlff.distill.features import Features
+from msmlff.distill.pool_map import PoolMap, pool_map
+from msmlff.distill.selection import Selection
+from msmlff.distill.selector import Selector
+from msmlff.errors import InputError
+
+
+def distill(
+    pool: FrameStore,
+    selector: Selector,
+    budget: int | None,
+    *,
+    descriptor: Descriptor | None,
+    seed: int,
+    reference: Selection | Sequence[int] | None = None,
+    must: Sequence[int] = (),
+) -> tuple[Selection, PoolMap | None]:
+    """Choose frames of a pool and say what the choice covers. Labels are read only by selectors that need
+    them.
+
+    Args:
+        pool: the frames.
+        selector: the method.
+        budget: frames to choose; None for all.
+        descriptor: features of the frames, cached beside the pool; None for selectors that use no
+            features, and then there is no map and no coverage.
+        seed: of the selection.
+        reference: frames that are chosen already.
+        must: frames that are chosen first.
+
+    Raises:
+        InputError: what ``Selector.select`` and the descriptor raise, or a selector without the
+            descriptor it needs.
+    """
+    if descriptor is None and selector.uses_features:
+        raise InputError(f"{type(selector).__name__} needs a descriptor: write descriptor=untrained_mace")
+    features = Features.blank(pool.num_atoms, pool.hash) if descriptor is None else descriptor(pool)
+    selection = selector.select(
+        features,
+        budget,
+        reference=reference,
+        labels=pool if selector.uses_labels else None,
+        groups=pool.group,
+        must=must,
+        seed=seed,
+    )
+    if descriptor is None:
+        return selection, None
+    covered = coverage(features, selection, pool.group)
+    selection = replace(selection, record=selection.record | {"coverage": covered})
+    method = selector if isinstance(selector, CPD) else None
+    return selection, pool_map(features, selection, pool.group, method)
+
+
+def write_distillation(
+    directory: str | Path, pool: FrameStore, selection: Selection, chart: PoolMap | None
+) -> dict[str, Path]:
+    """Write ``selection.json``, ``pool_map.npz`` and ``selected.extxyz`` (the chosen frames in order,
+    with the number of the frame in the pool as ``frame_id`` and the labels they have).
+
+    Returns:
+        The paths, by the names "selection", "pool_map" (if there is a map) and "frames".
+
+    Raises:
+        InputError: the selection is of another pool.
+    """
+    selection.check_pool(pool.hash, len(pool))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {"selection": directory / "selection.json", "frames": directory / "selected.extxyz"}
+    selection.save(paths["selection"])
+    if chart is not None:
+        paths["pool_map"] = directory / "pool_map.npz"
+        chart.save(paths["pool_map"])
+    write_frames(paths["frames"], _chosen(pool, selection))
+    return paths
+
+
+def _chosen(pool: FrameStore, selection: Selection) -> Iterator[Configuration]:
+    for i in selection.ids.tolist():
+        frame = pool[i]
+        yield replace(frame, info={**frame.info, "frame_id": i})
