@@ -1,0 +1,152 @@
+"""What every model is: energies of atoms as a function of edge vectors, and all that follows from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msmlff.data.batch import Batch
+from msmlff.errors import InputError
+from msmlff.nn.constant import Constant
+from msmlff.nn.segment import segment_sum
+
+
+@dataclass
+class Prediction:
+    """What a model says of a batch.
+
+    Attributes:
+        energy: [frames] float64, eV.
+        atomic_energies: [atoms] float64, eV, E0 included.
+        forces: [atoms, 3] eV/Å in the model's dtype, or None.
+        stress: [frames, 3, 3] eV/Å³, (1/V) dE/dstrain; NaN for frames without a volume; or None.
+    """
+
+    energy: Tensor
+    atomic_energies: Tensor
+    forces: Tensor | None = None
+    stress: Tensor | None = None
+
+
+class ForceField(nn.Module, ABC):
+    """Base of all models. A model defines the interaction energy of each atom; the rest is here, once.
+
+    Args:
+        atomic_numbers: species the model knows, ascending.
+        e0s: eV, energy of the isolated atom for each of them: a mapping from atomic number, or a sequence.
+        scale_cutoffs: Å, one a scale.
+
+    Raises:
+        InputError: species repeated or without an E0, a cutoff that is not positive.
+    """
+
+    def __init__(
+        self,
+        atomic_numbers: Sequence[int],
+        e0s: Mapping[int, float] | Sequence[float],
+        scale_cutoffs: Sequence[float],
+    ) -> None:
+        super().__init__()
+        numbers = tuple(int(z) for z in atomic_numbers)
+        if not numbers or list(numbers) != sorted(set(numbers)):
+            raise InputError(f"atomic_numbers is {list(numbers)}; give each species once, ascending")
+        if not scale_cutoffs or min(scale_cutoffs) <= 0:
+            raise InputError(f"cutoffs are {list(scale_cutoffs)}; each must be a positive number of Å")
+        self.atomic_numbers = numbers
+        self.e0s = _e0_tuple(numbers, e0s)
+        self.scale_cutoffs = tuple(float(c) for c in scale_cutoffs)
+        self.cutoff = max(self.scale_cutoffs)
+        self._e0 = Constant(list(self.e0s))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the network's weights."""
+        return next(self.parameters()).dtype
+
+    @abstractmethod
+    def interaction_energies(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """[atoms] eV, model dtype: energies without E0, from edge vectors [edges, 3] in Å.
+
+        It must depend on the positions through ``vectors`` alone.
+        """
+
+    @abstractmethod
+    def features(self, batch: Batch) -> Tensor:
+        """[atoms, F] invariant features of all layers, concatenated; differentiable in the positions."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """JSON-able ``_target_`` and every constructor argument."""
+
+    def forward(
+        self, batch: Batch, *, forces: bool = True, stress: bool = False, create_graph: bool | None = None
+    ) -> Prediction:
+        """Energies, and their derivatives by one pass of autograd.
+
+        Args:
+            batch: frames whose edges reach ``cutoff`` or beyond.
+            forces: whether to compute forces.
+            stress: whether to compute the stress.
+            create_graph: keep what a derivative of forces or stress needs; default: while training.
+        """
+        derivatives = forces or stress
+        keep = self.training if create_graph is None else create_graph
+        with torch.set_grad_enabled(torch.is_grad_enabled() or derivatives):
+            vectors = self.edge_vectors(batch)
+            if derivatives and not vectors.requires_grad:
+                vectors.requires_grad_()
+            interaction = self.interaction_energies(vectors, batch).double()
+            atomic = interaction + self._e0(interaction)[batch.species]
+            prediction = Prediction(segment_sum(atomic, batch.atom_ptr), atomic)
+            if derivatives:
+                (gradient,) = torch.autograd.grad(
+                    interaction.sum(), vectors, create_graph=keep, materialize_grads=True
+                )
+                prediction.forces = _forces(gradient, batch) if forces else None
+                prediction.stress = _stress(gradient, vectors, batch) if stress else None
+        if derivatives and not keep:
+            prediction.energy, prediction.atomic_energies = prediction.energy.detach(), atomic.detach()
+            prediction.stress = prediction.stress.detach() if prediction.stress is not None else None
+        return prediction
+
+    def edge_vectors(self, batch: Batch) -> Tensor:
+        """[edges, 3] Å, from sender to receiver, in the model's dtype."""
+        positions, cell = batch.positions.to(self.dtype), batch.cell.to(self.dtype)
+        difference = positions.index_select(0, batch.receiver) - positions.index_select(0, batch.sender)
+        frame = batch.frame.index_select(0, batch.receiver)
+        shift = batch.shift.to(self.dtype).unsqueeze(1) @ cell.index_select(0, frame)
+        return difference + shift.squeeze(1)
+
+
+def _e0_tuple(numbers: tuple[int, ...], e0s: Mapping[int, float] | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(e0s, Mapping):
+        table = {int(z): float(e) for z, e in e0s.items()}
+        missing = [z for z in numbers if z not in table]
+        if missing:
+            raise InputError(f"e0s has no energy for atomic numbers {missing}; it has {sorted(table)}")
+        return tuple(table[z] for z in numbers)
+    if len(e0s) != len(numbers):
+        raise InputError(f"e0s has {len(e0s)} values for {len(numbers)} species; give one for each")
+    return tuple(float(e) for e in e0s)
+
+
+def _forces(gradient: Tensor, batch: Batch) -> Tensor:
+    """-dE/dpositions [atoms, 3] from dE/dvectors [edges, 3], vector = receiver - sender."""
+    received = segment_sum(gradient, batch.row_ptr)
+    return (-received).index_add(0, batch.sender, gradient)
+
+
+def _stress(gradient: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
+    """(1/V) dE/dstrain [frames, 3, 3] for vectors -> vectors (1 + strain), strain symmetric."""
+    virial = segment_sum(
+        (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1), batch.row_ptr[batch.atom_ptr]
+    )
+    virial = virial.view(-1, 3, 3)
+    volume = torch.linalg.det(batch.cell.to(virial.dtype)).abs()
+    volume = torch.where(volume > 0, volume, torch.full_like(volume, float("nan")))
+    return 0.5 * (virial + virial.transpose(1, 2)) / volume.view(-1, 1, 1)

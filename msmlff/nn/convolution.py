@@ -1,0 +1,95 @@
+"""The message passing of one scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from msmlff.nn.constant import Constant
+from msmlff.nn.e3nn_import import wigner_3j
+from msmlff.nn.edges import ScaleEdges
+from msmlff.nn.linear import EquivariantLinear, split_l
+from msmlff.nn.ops.convolution import Path, convolution, species_convolution
+from msmlff.nn.radial import RadialMLP
+
+#: Up to so many species the first layer sums over neighbours before it meets the channels.
+_SPECIES_SUM_UP_TO = 4
+
+
+def convolution_paths(l_hidden: int, l_edge: int, l_out: int) -> list[Path]:
+    """Couplings of natural parity, (-1)^(l1 + l2) = (-1)^l3, with l3 <= l_out, ascending in (l3, l1, l2)."""
+    return [
+        Path(l1, l2, l3)
+        for l3 in range(l_out + 1)
+        for l1 in range(l_hidden + 1)
+        for l2 in range(l_edge + 1)
+        if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
+    ]
+
+
+class ScaleConvolution(nn.Module):
+    """A_s = Up(Conv(Down(h), Y, R)) / n, the A-basis of one scale (METHODS of MS-MACE, arXiv 2312.09490).
+
+    Args:
+        channels: channels of the features h and of the A-basis.
+        l_hidden: highest l of h.
+        scale_channels: channels of the messages; for a one-scale model, where it equals ``channels``, Down and
+            Up are MACE's ``linear_up`` and ``linear``.
+        l_edge: highest l of the harmonics of the edges.
+        l_out: highest l of the A-basis.
+        num_bessel: size of the radial basis.
+        radial_mlp: hidden layers of the radial network.
+        neighbors: mean number of neighbours n.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        l_hidden: int,
+        scale_channels: int,
+        l_edge: int,
+        l_out: int,
+        num_bessel: int,
+        radial_mlp: Sequence[int],
+        neighbors: float,
+    ) -> None:
+        super().__init__()
+        self.neighbors = float(neighbors)
+        self.paths = convolution_paths(l_hidden, l_edge, l_out)
+        reached = [sum(p.l3 == l for p in self.paths) for l in range(l_out + 1)]
+        reached = [n for n in reached if n]
+        self.down = EquivariantLinear([channels] * (l_hidden + 1), [scale_channels] * (l_hidden + 1))
+        self.radial = RadialMLP(num_bessel, radial_mlp)
+        self.radial_weight = nn.Parameter(torch.randn(len(self.paths), self.radial.outputs, scale_channels))
+        self.up = EquivariantLinear([n * scale_channels for n in reached], [channels] * len(reached))
+        self._couplings = [
+            Constant(
+                math.sqrt(2 * p.l3 + 1)
+                * wigner_3j(p.l1, p.l2, p.l3).transpose(1, 0, 2).reshape(2 * p.l2 + 1, -1)
+            )
+            for p in self.paths
+        ]
+
+    def forward(self, features: Tensor, edges: ScaleEdges) -> Tensor:
+        """[atoms, (l_hidden + 1)^2, channels] -> [atoms, (reached l + 1)^2, channels]."""
+        h = self.down(split_l(features))
+        couplings = [c(h) for c in self._couplings]
+        sums = convolution(h, self.radial(edges.radial), self._weight(), couplings, self.paths, edges)
+        return self._finish(sums, edges)
+
+    def of_species(self, table: Tensor, species: Tensor, edges: ScaleEdges) -> Tensor:
+        """``forward`` for features that are ``table[species]``: table [species, channels], species [atoms]."""
+        if table.shape[0] > _SPECIES_SUM_UP_TO:
+            return self.forward(table[species].unsqueeze(1), edges)
+        h = self.down([table.unsqueeze(1)]).squeeze(1)
+        phi = self.radial(edges.radial)
+        return self._finish(species_convolution(h, species, phi, self._weight(), self.paths, edges), edges)
+
+    def _weight(self) -> Tensor:
+        return self.radial_weight * (1.0 / math.sqrt(self.radial.outputs))
+
+    def _finish(self, sums: list[Tensor], edges: ScaleEdges) -> Tensor:
+        return edges.blocks.unsort(self.up(sums) * (1.0 / self.neighbors))

@@ -1,0 +1,1 @@
+"""The operations that take the time, one function each, in plain PyTorch: the reference for every backend."""
