@@ -41,14 +41,14 @@ class Job:
         folder: where the finished rows will be.
         offsets: [frames + 1] int64, first row of each frame.
         settings: settings of the descriptor, kept with the rows.
-        batches: ranges of frames, consecutive from 0, the same in every run.
+        make_batches: called when there is something to compute; gives ranges of frames, consecutive from 0.
         make_compute: called when there is something to compute; gives range of frames -> [their atoms, F].
     """
 
     folder: Path
     offsets: np.ndarray
     settings: Mapping[str, Any]
-    batches: Sequence[tuple[int, int]]
+    make_batches: Callable[[], Sequence[tuple[int, int]]]
     make_compute: Callable[[], Callable[[range], np.ndarray]]
 
 
@@ -75,13 +75,13 @@ def cached_rows(job: Job) -> np.ndarray:
 def _compute(job: Job) -> None:
     partial = job.folder.with_name(f".computing-{job.folder.name}")
     partial.mkdir(exist_ok=True)
-    done = _resume(partial, job)
+    batches = job.make_batches()
+    done = _resume(partial, job, batches)
     if done:
         log.info("features: %d of %d frames were computed before; going on", done, len(job.offsets) - 1)
-    todo = [batch for batch in job.batches if batch[0] >= done]
+    todo = [batch for batch in batches if batch[0] >= done]
     if todo:
         _compute_batches(partial, job, todo)
-    (partial / JOURNAL).unlink()
     rows = partial / f"{ROWS}.npy"
     files = {rows.name: {"bytes": rows.stat().st_size, "sha256": file_sha256(rows)}}
     manifest = {"kind": "features", "format": FORMAT, "descriptor": dict(job.settings), "files": files}
@@ -89,11 +89,12 @@ def _compute(job: Job) -> None:
         json.dump(manifest, stream, indent=1)
         _sync(stream)
     partial.rename(job.folder)
+    (job.folder / JOURNAL).unlink()
 
 
 def _compute_batches(partial: Path, job: Job, todo: Sequence[tuple[int, int]]) -> None:
     compute = job.make_compute()
-    rows: np.ndarray | None = None
+    rows: np.memmap[Any, Any] | None = None
     if (partial / f"{ROWS}.npy").exists():
         rows = np.lib.format.open_memmap(partial / f"{ROWS}.npy", mode="r+")
     with (partial / JOURNAL).open("a") as journal:
@@ -123,10 +124,10 @@ def _check(block: np.ndarray, start: int, offsets: np.ndarray) -> None:
         )
 
 
-def _resume(partial: Path, job: Job) -> int:
+def _resume(partial: Path, job: Job, batches: Sequence[tuple[int, int]]) -> int:
     """Frames whose rows are on disk and sound; the journal is cut to them. 0 and a clean folder if there
     are none."""
-    entries = _sound_entries(partial, job)
+    entries = _sound_entries(partial, job, batches)
     if not entries:
         shutil.rmtree(partial)
         partial.mkdir()
@@ -136,14 +137,14 @@ def _resume(partial: Path, job: Job) -> int:
     return entries[-1]["stop"] if entries else 0
 
 
-def _sound_entries(partial: Path, job: Job) -> list[dict[str, int]]:
+def _sound_entries(partial: Path, job: Job, batches: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
     entries: list[dict[str, int]] = []
     try:
         rows = np.load(partial / f"{ROWS}.npy", mmap_mode="r", allow_pickle=False)
         lines = (partial / JOURNAL).read_text().splitlines()
         if rows.dtype != np.float32 or len(rows) != job.offsets[-1]:
             return []
-        for line, (start, stop) in zip(lines, job.batches, strict=False):
+        for line, (start, stop) in zip(lines, batches, strict=False):
             entry = json.loads(line)
             block = np.ascontiguousarray(rows[job.offsets[start] : job.offsets[stop]])
             if entry != {"start": start, "stop": stop, "crc": zlib.crc32(block.data)}:

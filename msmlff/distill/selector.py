@@ -83,7 +83,7 @@ class Selector(ABC):
         *,
         reference: Selection | Sequence[int] | None = None,
         labels: FrameStore | None = None,
-        groups: Sequence[str] | None = None,
+        groups: Sequence[str] | np.ndarray | None = None,
         must: Sequence[int] = (),
         seed: int,
     ) -> Selection:
@@ -227,7 +227,7 @@ def _checked_budget(budget: int | None, available: int, n_must: int) -> int:
     return int(budget)
 
 
-def _checked_groups(groups: Sequence[str] | None, n_pool: int) -> np.ndarray | None:
+def _checked_groups(groups: Sequence[str] | np.ndarray | None, n_pool: int) -> np.ndarray | None:
     if groups is None:
         return None
     if len(groups) != n_pool:

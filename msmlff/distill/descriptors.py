@@ -1,0 +1,273 @@
+"""Descriptors: invariant features of every atom of a pool, from the layers of a MACE."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import msmlff
+from msmlff.data.array_folder import file_sha256
+from msmlff.data.neighbors import neighbor_list
+from msmlff.data.store import FrameStore
+from msmlff.distill.feature_cache import FORMAT, Job, cached_rows
+from msmlff.distill.features import Features
+from msmlff.errors import InputError
+
+if TYPE_CHECKING:
+    # torch and e3nn take seconds to import, and cached features need neither.
+    import torch
+
+    from msmlff.models.base import ForceField
+
+Compute = Callable[[range], np.ndarray]
+
+BATCH_ATOMS = {"cpu": 512, "cuda": 8192}  # larger ones gain nothing on a CPU and leave its cache
+NEIGHBOR_FRAMES = 100  # frames in which neighbours are counted
+
+
+@dataclass(frozen=True)
+class Descriptor(ABC):
+    """Turns frames into features, once: the rows are kept beside the pool under the hash of pool and
+    settings."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that decides the numbers, JSON-serialisable; goes into the Selection's record."""
+
+    @abstractmethod
+    def compute(self, frames: FrameStore) -> Compute:
+        """A function from a range of frames to the features [atoms of those frames, F] of their atoms."""
+
+    @property
+    def batch_atoms(self) -> int:
+        """Atoms of a batch, about; a larger frame is a batch of its own."""
+        return BATCH_ATOMS["cpu"]
+
+    def __call__(self, frames: FrameStore) -> Features:
+        """Features of all frames, memory-mapped from the pool's cache folder; computed there when they
+        are missing.
+
+        Raises:
+            InputError: features that are NaN or infinite, elements the model does not know.
+        """
+        settings = self.settings()
+        name = f"features-v{FORMAT}-{frames.hash[:24]}-{_digest(settings)}"
+        offsets = np.concatenate([[0], np.cumsum(frames.num_atoms)])
+        rows = cached_rows(
+            Job(
+                folder=frames.directory.parent / name,
+                offsets=offsets,
+                settings=settings,
+                make_batches=lambda: _batches(offsets, self.batch_atoms),
+                make_compute=lambda: self.compute(frames),
+            )
+        )
+        return Features(rows, offsets, _numbers(frames), frames.hash, settings)
+
+
+@dataclass(frozen=True)
+class ModelDescriptor(Descriptor):
+    """Base of descriptors that are the invariant (l = 0) features of all layers of a force field.
+
+    Attributes:
+        device: "auto" (CUDA where there is one), "cpu" or "cuda"; not among the settings.
+    """
+
+    device: str = field(default="auto", kw_only=True)
+
+    @abstractmethod
+    def model(self, frames: FrameStore) -> ForceField:
+        """The force field, on the CPU, in the dtype to compute in."""
+
+    @property
+    def batch_atoms(self) -> int:
+        return BATCH_ATOMS[self._device().type]
+
+    def compute(self, frames: FrameStore) -> Compute:
+        import torch
+
+        from msmlff.data.collate import collate
+
+        model = self.model(frames).eval().to(self._device())
+        unknown = sorted(set(frames.atomic_numbers) - set(model.atomic_numbers))
+        if unknown:
+            raise InputError(
+                f"descriptor {type(self).__name__} knows the elements {list(model.atomic_numbers)}, "
+                "the pool has "
+                f"{unknown} too: write descriptor=untrained_mace, or give a model of these elements"
+            )
+
+        def rows(ids: range) -> np.ndarray:
+            chosen = [frames[i] for i in ids]
+            neighbors = [neighbor_list(f.positions, f.cell, f.pbc, model.cutoff) for f in chosen]
+            batch = collate(chosen, neighbors, model.atomic_numbers, model.dtype)
+            with torch.inference_mode():
+                return model.features(batch.to(self._device())).cpu().numpy()
+
+        return rows
+
+    def _device(self) -> torch.device:
+        import torch
+
+        if self.device not in ("auto", *BATCH_ATOMS):
+            raise InputError(f"descriptor.device={self.device}: write auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("descriptor.device=cuda: torch finds no CUDA device here: write auto or cpu")
+        on_gpu = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if on_gpu else "cpu")
+
+
+@dataclass(frozen=True)
+class UntrainedMACE(ModelDescriptor):
+    """A MACE with random weights of a fixed seed: its invariants are random combinations of the ACE basis.
+
+    Needs neither labels nor a download. The weights depend on ``seed`` alone, not on the state of torch's
+    generators; the messages are divided by the pool's mean number of neighbours.
+
+    Attributes:
+        seed: of the weights.
+        cutoff: Å.
+        channels: features of an atom and layer.
+        l_max: highest degree of the spherical harmonics.
+        correlation: order of the many-body product (3: four-body features).
+        layers: message-passing layers.
+        dtype: of the computation, "float32" or "float64" (rows are kept in float32).
+    """
+
+    seed: int = 0
+    cutoff: float = 4.0
+    channels: int = 16
+    l_max: int = 2
+    correlation: int = 3
+    layers: int = 2
+    dtype: str = "float32"
+
+    def settings(self) -> dict[str, Any]:
+        names = ("seed", "cutoff", "channels", "l_max", "correlation", "layers", "dtype")
+        return {
+            "descriptor": "UntrainedMACE",
+            **{name: getattr(self, name) for name in names},
+            "version": msmlff.__version__,
+        }
+
+    def model(self, frames: FrameStore) -> ForceField:
+        import torch
+
+        from msmlff.data.statistics import Statistics
+        from msmlff.models.msmace import MSMACE, Scale
+
+        species = frames.atomic_numbers
+        statistics = Statistics((_mean_neighbors(frames, self.cutoff),), (0.0,) * len(species), 1.0)
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(self.seed)
+            model = MSMACE(
+                atomic_numbers=species,
+                e0s=[0.0] * len(species),
+                scales=[Scale(self.cutoff, self.channels, self.l_max)],
+                channels=self.channels,
+                correlation=self.correlation,
+                layers=self.layers,
+                statistics=statistics,
+            )
+        finally:
+            torch.set_rng_state(state)
+        return model.to(_dtype(self.dtype))
+
+
+@dataclass(frozen=True)
+class MACECheckpoint(ModelDescriptor):
+    """A trained MACE from a file: a foundation model or one of your own.
+
+    Attributes:
+        path: a checkpoint of mace-torch (.model, .pt), or a model of ours (.safetensors).
+        dtype: of the computation, "float32" or "float64" (rows are kept in float32).
+    """
+
+    path: str
+    dtype: str = "float32"
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "descriptor": type(self).__name__,
+            "file": self._file().name,
+            "sha256": file_sha256(self._file()),
+            "dtype": self.dtype,
+            "version": msmlff.__version__,
+        }
+
+    def model(self, frames: FrameStore) -> ForceField:
+        from msmlff.models.files import load_model
+        from msmlff.models.import_mace import import_mace
+
+        if self._file().suffix == ".safetensors":
+            return load_model(self._file()).to(_dtype(self.dtype))
+        return import_mace(self._file()).to(_dtype(self.dtype))
+
+    def _file(self) -> Path:
+        path = Path(self.path)
+        if not path.is_file():
+            raise InputError(f"descriptor.path={self.path}: no such file")
+        return path
+
+
+@dataclass(frozen=True)
+class TrainedModel(MACECheckpoint):
+    """Any trained MSMLFF model, as a file or as the folder of the run that wrote it.
+
+    Attributes:
+        path: a run folder (its model.safetensors is read), or a .safetensors file.
+    """
+
+    def _file(self) -> Path:
+        path = Path(self.path)
+        path = path / "model.safetensors" if path.is_dir() else path
+        if not path.is_file():
+            raise InputError(
+                f"descriptor.path={self.path}: no model.safetensors there; give a run folder or the file"
+            )
+        return path
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _batches(offsets: np.ndarray, atoms: int) -> list[tuple[int, int]]:
+    """Ranges of frames of at most ``atoms`` atoms, or of one frame."""
+    batches, start, frames = [], 0, len(offsets) - 1
+    while start < frames:
+        stop = int(np.searchsorted(offsets, offsets[start] + atoms, side="right")) - 1
+        stop = min(max(stop, start + 1), frames)
+        batches.append((start, stop))
+        start = stop
+    return batches
+
+
+def _numbers(frames: FrameStore) -> np.ndarray:
+    return np.concatenate([f.numbers for f in frames])
+
+
+def _mean_neighbors(frames: FrameStore, cutoff: float) -> float:
+    """Neighbours of an atom, averaged over frames evenly spread over the pool; at least one."""
+    neighbors, atoms = 0, 0
+    for i in np.unique(np.linspace(0, len(frames) - 1, NEIGHBOR_FRAMES).astype(int)):
+        frame = frames[int(i)]
+        neighbors += len(neighbor_list(frame.positions, frame.cell, frame.pbc, cutoff))
+        atoms += len(frame)
+    return max(1.0, neighbors / atoms)
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    if name not in ("float32", "float64"):
+        raise InputError(f"descriptor.dtype={name}: write float32 or float64")
+    return torch.float32 if name == "float32" else torch.float64
