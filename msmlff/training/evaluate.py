@@ -8,6 +8,7 @@ import torch
 from msmlff.analysis.errors import Predictions
 from msmlff.models.base import ForceField
 from msmlff.training.data_module import FrameDataModule, FrameSet
+from msmlff.training.fit import e0_table
 from msmlff.training.specs import TrainingSpec
 
 
@@ -19,7 +20,7 @@ def predict(model: ForceField, frames: FrameSet, spec: TrainingSpec, device: str
     dtype = next(model.parameters()).dtype
     data = FrameDataModule(frames, None, model.atomic_numbers, dtype, spec, seed=0)
     stress = bool(len(frames)) and any(frame.stress is not None for frame in frames.frames)
-    e0s = model.e0_values()
+    e0s = e0_table(model)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("energy", "forces", "stress", "ids")}
     model = model.to(device).eval()
     for batch in data.evaluation_loader(frames):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,11 @@ def available_labels(frames: Sequence[Configuration]) -> tuple[str, ...]:
     return tuple(name for name, there in found.items() if there)
 
 
+def e0_table(model: ForceField) -> dict[int, float]:
+    """eV, energy of the isolated atom by atomic number."""
+    return dict(zip(model.atomic_numbers, model.e0s, strict=True))
+
+
 def label_spread(frames: Sequence[Configuration], e0s: dict[int, float]) -> dict[str, float]:
     """Spread of each label: the error of the trivial predictor, in the units of ``ErrorSums.compute``.
 
@@ -138,7 +144,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         model,
         spec,
         available_labels(train.frames),
-        label_spread(train.frames, model.e0_values()),
+        label_spread(train.frames, e0_table(model)),
         lambda ids: ", ".join(train.frames[i].source or f"frame {i}" for i in ids),
     )
     data = FrameDataModule(
@@ -148,6 +154,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     callbacks: list[Any] = [progress, *run.callbacks]
     if spec.early_stopping is not None:
         callbacks.append(EarlyStopping("val/score", patience=spec.early_stopping, mode="min"))
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners
     trainer = build_trainer(spec, run, [*callbacks, checkpoints])
     with warnings.catch_warnings():
         for message in QUIET:

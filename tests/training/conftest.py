@@ -1,0 +1,83 @@
+"""A small labelled pool, made with ASE's EMT potential: periodic, two elements, energies, forces, stresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from msmlff.data.configuration import Configuration
+from msmlff.data.statistics import dataset_statistics
+from msmlff.data.store import FrameStore
+from msmlff.models import MSMACE
+from msmlff.training.data_module import FrameSet
+
+
+def emt_frames(count: int, seed: int) -> list[Configuration]:
+    """Rattled, strained 8-atom Cu-Al cells."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for i in range(count):
+        atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
+        atoms.numbers[rng.choice(8, 2, replace=False)] = 13
+        atoms.set_cell(atoms.cell @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
+        atoms.positions += 0.12 * rng.normal(size=(8, 3))
+        atoms.calc = EMT()
+        frames.append(
+            Configuration(
+                numbers=atoms.numbers.astype(np.int64),
+                positions=atoms.positions,
+                cell=atoms.cell.array,
+                pbc=atoms.pbc,
+                energy=atoms.get_potential_energy(),
+                forces=atoms.get_forces(),
+                stress=atoms.get_stress(voigt=False),
+                group=f"g{i % 3}",
+                source=f"emt-{seed}:{i}",
+            )
+        )
+    return frames
+
+
+E0S = {13: 0.1, 29: -0.2}
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[FrameStore, FrameStore]:
+    """Training (12 frames) and validation (4 frames) stores."""
+    cache = tmp_path_factory.mktemp("cache")
+    return FrameStore.build(emt_frames(12, 1), cache), FrameStore.build(emt_frames(4, 2), cache)
+
+
+@pytest.fixture(scope="session")
+def frame_sets(stores: tuple[FrameStore, FrameStore]) -> tuple[FrameSet, FrameSet]:
+    """The same with neighbour lists at 4.0 Å."""
+    return FrameSet.at_cutoff(stores[0], 4.0), FrameSet.at_cutoff(stores[1], 4.0)
+
+
+@pytest.fixture
+def make_model(frame_sets: tuple[FrameSet, FrameSet]) -> Callable[..., MSMACE]:
+    """A tiny two-scale model with the statistics of the training frames."""
+
+    def make(seed: int = 0, dtype: torch.dtype = torch.float32) -> MSMACE:
+        train = frame_sets[0]
+        scales = [
+            {"cutoff": 3.2, "channels": 8, "l_max": 2, "radial_mlp": [8]},
+            {"cutoff": 4.0, "channels": 4, "l_max": 0, "radial_mlp": [8]},
+        ]
+        statistics = dataset_statistics(train.frames, train.neighbors, [3.2, 4.0], E0S)
+        torch.manual_seed(seed)
+        return MSMACE((13, 29), E0S, scales, channels=8, correlation=2, layers=2, statistics=statistics).to(dtype)
+
+    return make
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """An empty run folder."""
+    return tmp_path / "run"

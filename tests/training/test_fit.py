@@ -1,0 +1,219 @@
+"""Training runs: they learn, stop, resume bit for bit, and fail with words."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+
+from msmlff.data.packing import BatchBudget
+from msmlff.data.store import FrameStore
+from msmlff.errors import DivergenceError, InputError, MSMLFFError
+from msmlff.models import MSMACE
+from msmlff.training.checkpoints import BEST, LAST, Interrupted, read_checkpoint
+from msmlff.training.data_module import FrameSet
+from msmlff.training.fit import Run, fit, label_spread
+from msmlff.training.loss import LossSpec, LossStage
+from msmlff.training.metrics_file import MetricsFile
+from msmlff.training.optim import OptimizerSpec, ScheduleSpec, lr_factor
+from msmlff.training.specs import TrainingSpec
+
+E0S = {13: 0.1, 29: -0.2}
+Sets = tuple[FrameSet, FrameSet]
+MakeModel = Callable[..., MSMACE]
+
+SPEC = TrainingSpec(
+    steps=24,
+    validations=3,
+    batch=BatchBudget(frames=5),  # 12 frames: epochs of 3 batches, validations every 8 steps fall inside epochs
+    schedule=ScheduleSpec(name="cosine", warmup_steps=4),
+    loss=LossSpec(stages=[LossStage(0.6, {"energy": 10.0})]),
+    checkpoint_seconds=1e9,
+)
+
+
+class Stop(pl.Callback):
+    """Sends this process a signal at a step, as a batch system would."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self.step, self.number = step, number
+
+    def on_before_zero_grad(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def run(folder: Path, **changes: Any) -> Run:
+    loggers = [MetricsFile(folder / "metrics.csv", changes.pop("resume_step", None))]
+    return Run(folder, device="cpu", loggers=loggers, console=Console(quiet=True), **changes)
+
+
+def equal(a: Any, b: Any, where: str = "") -> None:
+    """Assert that two checkpoints hold the same, bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            equal(*pair, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or (a != a and b != b), where
+
+
+def without_clocks(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What two runs must share: everything but the times they took."""
+    callbacks = {k: v for k, v in checkpoint["callbacks"].items() if "RunProgress" not in k}
+    return {**{k: v for k, v in checkpoint.items() if k != "loops"}, "callbacks": callbacks}
+
+
+def test_it_learns(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    spec = replace(SPEC, steps=150, validations=3, optimizer=OptimizerSpec(lr=0.03))
+    result = fit(make_model(), *frame_sets, spec, run(run_folder))
+    rows = list(csv.DictReader((run_folder / "metrics.csv").open()))
+    scores = [float(row["val/score"]) for row in rows if row["val/score"]]
+    assert len(scores) == 3
+    assert scores[-1] < scores[0]
+    last = [float(row["val/force_rmse"]) for row in rows if row["val/score"]][-1]
+    assert last < 0.1 * label_spread(frame_sets[0].frames, E0S)["force_rmse"]
+    assert result.best_score == pytest.approx(min(scores), rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize("at", [7, 8, 11, 16])  # in an epoch, at a validation, at its end, at a validation
+def test_resume_is_bit_for_bit(
+    frame_sets: Sets, make_model: MakeModel, tmp_path: Path, schedule: str, at: int
+) -> None:
+    spec = replace(SPEC, schedule=ScheduleSpec(name=schedule, warmup_steps=4, plateau_patience=0), early_stopping=9)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(make_model(), *frame_sets, spec, run(whole))
+    with pytest.raises(Interrupted):
+        fit(make_model(), *frame_sets, spec, run(parts, callbacks=[Stop(at)]))
+    torch.manual_seed(12345)  # whatever a new process starts with
+    np.random.seed(99)
+    step = read_checkpoint(parts / "checkpoints" / LAST)["global_step"]
+    fit(make_model(seed=7), *frame_sets, spec, run(parts, resume=True, resume_step=step))
+    for name in (LAST, BEST):
+        equal(*(without_clocks(read_checkpoint(f / "checkpoints" / name)) for f in (whole, parts)))
+    assert (whole / "metrics.csv").read_text() == (parts / "metrics.csv").read_text()
+
+
+def test_the_shipped_weights_are_the_averaged_ones_of_the_best_step(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path
+) -> None:
+    result = fit(make_model(), *frame_sets, SPEC, run(run_folder))
+    state = read_checkpoint(run_folder / "checkpoints" / BEST)["state_dict"]
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(value, state[f"ema.module.{name}"])
+    raw = [state[f"model.{name}"] for name in result.model.state_dict()]
+    assert any(not torch.equal(a, b) for a, b in zip(raw, result.model.state_dict().values(), strict=True))
+
+
+def test_the_seed_alone_decides(frame_sets: Sets, make_model: MakeModel, tmp_path: Path) -> None:
+    results = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        results.append(fit(make_model(), *frame_sets, SPEC, run(tmp_path / name, seed=seed)).model.state_dict())
+        torch.manual_seed(len(results))
+    a, b, c = results
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_ctrl_c_leaves_a_resumable_run(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    with pytest.raises(Interrupted, match="SIGINT"):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder, callbacks=[Stop(5, signal.SIGINT)]))
+    assert read_checkpoint(run_folder / "checkpoints" / LAST)["global_step"] == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_divergence_names_step_frames_and_advice(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    spec = replace(SPEC, optimizer=OptimizerSpec(lr=1.0), gradient_clip=None, divergence_factor=10.0)
+    with pytest.raises(DivergenceError, match=r"(?s)diverged at step \d+.*emt-1:\d+.*lower training.optimizer.lr"):
+        fit(make_model(), *frame_sets, spec, run(run_folder))
+
+
+def test_early_stopping_stops(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    spec = replace(SPEC, optimizer=OptimizerSpec(lr=1e-12), early_stopping=1, ema_decay=None, steps=60, validations=20)
+    result = fit(make_model(), *frame_sets, spec, run(run_folder))
+    assert result.stopped_early
+    assert result.steps < 60
+
+
+def test_damaged_and_missing_checkpoints_are_errors(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint there"):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder, resume=True))
+    with pytest.raises(Interrupted):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder, callbacks=[Stop(5)]))
+    path = run_folder / "checkpoints" / LAST
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match="is damaged"):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder, resume=True))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second write of last.ckpt fails half way: the first stays whole."""
+    real = pl.Trainer.save_checkpoint
+    calls = []
+
+    def save(self: pl.Trainer, path: Any, *args: Any, **kwargs: Any) -> None:
+        calls.append(path)
+        if len(calls) > 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", save)
+    with pytest.raises(MSMLFFError, match="No space left on device"):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder))
+    assert read_checkpoint(run_folder / "checkpoints" / LAST)["global_step"] == 8
+    assert sorted(p.name for p in (run_folder / "checkpoints").iterdir()) == [BEST, LAST]
+
+
+def test_unknown_choices(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    for spec, words in (
+        (replace(SPEC, optimizer=OptimizerSpec(name="sgd")), "write one of adam, amsgrad, adamw"),
+        (replace(SPEC, schedule=ScheduleSpec(name="step")), "write one of constant, cosine, plateau"),
+        (replace(SPEC, schedule=ScheduleSpec(warmup_steps=24)), "warmup_steps=24"),
+        (replace(SPEC, loss=LossSpec(group_weights={"g9": 2.0})), "no training frame is of group 'g9'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fit(make_model(), *frame_sets, spec, run(run_folder))
+
+
+def test_cosine_and_warmup() -> None:
+    spec = ScheduleSpec(name="cosine", warmup_steps=10, lr_min_factor=0.1)
+    assert [lr_factor(s, spec, 110) for s in (0, 9, 10)] == pytest.approx([0.1, 1.0, 1.0])
+    assert lr_factor(60, spec, 110) == pytest.approx(0.55)
+    assert lr_factor(110, spec, 110) == pytest.approx(0.1)
+
+
+def test_spread_is_the_trivial_predictors_error(stores: tuple[FrameStore, FrameStore]) -> None:
+    train = stores[0]
+    spread = label_spread(train, {13: 0.0, 29: 0.0})
+    forces = np.concatenate([frame.forces for frame in train])
+    assert spread["force_rmse"] == pytest.approx(1000 * np.sqrt(np.mean(forces**2)))
+    assert spread["energy_rmse"] == pytest.approx(1000 * np.std([frame.energy / 8 for frame in train]))
+
+
+def test_threads_do_not_leak_handlers(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    fit(make_model(), *frame_sets, replace(SPEC, steps=4, validations=1, schedule=ScheduleSpec(warmup_steps=0)), run(run_folder))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert threading.active_count() < 20

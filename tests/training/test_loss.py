@@ -1,0 +1,106 @@
+"""The loss: masks, weights, stages, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from msmlff.data.batch import Batch
+from msmlff.data.collate import collate
+from msmlff.errors import InputError
+from msmlff.models.base import Prediction
+from msmlff.training.data_module import FrameSet
+from msmlff.training.loss import Loss, LossSpec, LossStage, LossTerm
+
+ALL = ("energy", "forces", "stress")
+
+
+@pytest.fixture
+def batch(frame_sets: tuple[FrameSet, FrameSet]) -> Batch:
+    train = frame_sets[0]
+    return collate([train.frames[i] for i in range(3)], [train.neighbors[i] for i in range(3)], (13, 29), torch.float64)
+
+
+@pytest.fixture
+def prediction(batch: Batch) -> Prediction:
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(label: torch.Tensor) -> torch.Tensor:
+        return label + 0.1 * torch.randn(label.shape, generator=generator, dtype=torch.float64)
+
+    return Prediction(noisy(batch.energy), torch.zeros(batch.num_atoms), noisy(batch.forces), noisy(batch.stress))
+
+
+def test_mse_equals_numpy(batch: Batch, prediction: Prediction) -> None:
+    parts = Loss(LossSpec(), ALL)(prediction, batch, 0.0)
+    energy = np.mean(((prediction.energy - batch.energy).numpy() / 8) ** 2)
+    forces = np.mean((prediction.forces - batch.forces).numpy() ** 2)
+    stress = np.mean((prediction.stress - batch.stress).numpy() ** 2)
+    assert float(parts["energy"]) == pytest.approx(energy)
+    assert float(parts["forces"]) == pytest.approx(forces)
+    assert float(parts["stress"]) == pytest.approx(stress)
+    assert float(parts["loss"]) == pytest.approx(energy + 100 * forces + 10 * stress)
+
+
+@pytest.mark.parametrize(("kind", "reference"), [("mae", torch.nn.L1Loss()), ("huber", torch.nn.HuberLoss(delta=0.05))])
+def test_other_kinds_equal_torch(batch: Batch, prediction: Prediction, kind: str, reference: torch.nn.Module) -> None:
+    spec = LossSpec(forces=LossTerm(kind=kind, weight=1.0, delta=0.05))
+    parts = Loss(spec, ALL)(prediction, batch, 0.0)
+    assert float(parts["forces"]) == pytest.approx(float(reference(prediction.forces, batch.forces)))
+
+
+def test_missing_labels_do_not_count(batch: Batch, prediction: Prediction) -> None:
+    forces = batch.forces.clone()
+    forces[batch.frame == 1] = float("nan")
+    energy = batch.energy.clone()
+    energy[2] = float("nan")
+    parts = Loss(LossSpec(), ALL)(prediction, replace(batch, forces=forces, energy=energy), 0.0)
+    there = batch.frame != 1
+    expected = (prediction.forces - batch.forces)[there].square().mean()
+    assert float(parts["forces"]) == pytest.approx(float(expected))
+    assert float(parts["energy"]) == pytest.approx(float(((prediction.energy - batch.energy)[:2] / 8).square().mean()))
+    assert math.isfinite(float(parts["loss"]))
+
+
+def test_frame_weights(batch: Batch, prediction: Prediction) -> None:
+    """A frame of weight zero is left out; a common factor of all weights scales the loss."""
+    spec = LossSpec(energy=LossTerm(weight=0.0), stress=LossTerm(weight=0.0))
+    without = Loss(spec, ALL)(prediction, replace(batch, weight=torch.tensor([1.0, 0.0, 1.0])), 0.0)
+    there = batch.frame != 1
+    expected = (prediction.forces - batch.forces)[there].square().mean()
+    assert float(without["forces"]) == pytest.approx(float(expected))
+    doubled = Loss(spec, ALL)(prediction, replace(batch, weight=torch.full((3,), 2.0)), 0.0)
+    single = Loss(spec, ALL)(prediction, batch, 0.0)
+    assert float(doubled["loss"]) == pytest.approx(2 * float(single["loss"]))
+
+
+def test_late_stage_raises_the_energy_weight() -> None:
+    loss = Loss(LossSpec(stages=[LossStage(0.75, {"energy": 1000.0})]), ALL)
+    assert loss.weights(0.74)["energy"] == 1.0
+    assert loss.weights(0.75) == {"energy": 1000.0, "forces": 100.0, "stress": 10.0}
+
+
+def test_a_stage_does_not_bring_back_a_target_without_labels() -> None:
+    loss = Loss(LossSpec(stages=[LossStage(0.5, {"stress": 5.0})]), ("energy", "forces"))
+    assert loss.weights(0.9)["stress"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (LossSpec(stress=LossTerm(weight=1.0)), "no training frame carries stress"),
+        (LossSpec(forces=LossTerm(kind="l2")), "forces.kind=l2: write one of mse, mae, huber"),
+        (LossSpec(forces=LossTerm(weight=-1.0)), "forces.weight=-1.0"),
+        (LossSpec(energy=LossTerm(kind="huber", delta=0.0)), "energy.delta"),
+        (LossSpec(stages=[LossStage(1.5, {})]), "start=1.5"),
+        (LossSpec(stages=[LossStage(0.5, {"force": 1.0})]), "unknown target 'force'"),
+        (LossSpec(energy=LossTerm(weight=0.0), forces=LossTerm(weight=0.0)), "every weight is zero"),
+    ],
+)
+def test_what_is_refused(spec: LossSpec, words: str) -> None:
+    with pytest.raises(InputError, match=words.replace("(", r"\(")):
+        Loss(spec, ("energy", "forces"))
