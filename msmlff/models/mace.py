@@ -36,6 +36,7 @@ class MACE(MSMACE):
         readout_hidden: int = 16,
         statistics: Statistics | Mapping[str, Any] | None = None,
         shift: str = "environment",
+        residual_first: bool = False,
     ) -> None:
         super().__init__(
             atomic_numbers,
@@ -50,6 +51,7 @@ class MACE(MSMACE):
             readout_hidden=readout_hidden,
             statistics=statistics,
             shift=shift,
+            residual_first=residual_first,
         )
 
     def config(self) -> dict[str, Any]:

@@ -5,8 +5,8 @@
     h'  = Linear( SymmetricContraction(A) ) + Skip(h)
     E_i = E0 + scale * sum over layers of Readout(h')
 
-The scales meet before the many-body product: there is no separate energy of long range. With one scale this is
-MACE (Batatia et al., arXiv 2206.07697), number for number that of mace-torch.
+The scales meet before the many-body product: there is no separate energy of long range. With one scale this
+is MACE (Batatia et al., arXiv 2206.07697), number for number that of mace-torch.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Scale:
         object.__setattr__(self, "radial_mlp", tuple(int(n) for n in self.radial_mlp))
         if self.cutoff <= 0 or self.channels < 1 or self.l_max < 0 or min(self.radial_mlp, default=0) < 1:
             raise InputError(
-                f"{self}: cutoff must be positive, channels at least 1, l_max at least 0, radial_mlp a list of "
-                "positive layer sizes"
+                f"{self}: cutoff must be positive, channels at least 1, l_max at least 0, radial_mlp a list "
+                "of positive layer sizes"
             )
 
 
@@ -82,8 +82,10 @@ class MSMACE(ForceField):
         statistics: mean numbers of neighbours (one a scale), shifts (eV, one a species) and the scale of the
             energy; default: neighbours 1, shifts 0, scale 1.
         shift: what the statistics' shift multiplies. "environment": 1 - exp(-sum_j f(r_ij)), f the cutoff of
-            the shortest scale: one inside matter, and zero for an isolated atom, whose energy then is exactly its
-            E0. "constant": one, as in mace-torch; an isolated atom then has E0 + shift. "none": no shift.
+            the shortest scale: one inside matter, and zero for an isolated atom, whose energy then is exactly
+            its E0. "constant": one, as in mace-torch; an isolated atom then has E0 + shift. "none": no shift.
+        residual_first: give the first layer a skip connection from the embedding, too, as mace-torch does
+            with a residual first interaction. An isolated atom's energy then is not its E0.
 
     Raises:
         InputError: values outside the ranges above; statistics that do not fit scales or species.
@@ -104,6 +106,7 @@ class MSMACE(ForceField):
         readout_hidden: int = 16,
         statistics: Statistics | Mapping[str, Any] | None = None,
         shift: str = "environment",
+        residual_first: bool = False,
     ) -> None:
         self_scales = tuple(_scale(s) for s in scales)
         super().__init__(atomic_numbers, e0s, [s.cutoff for s in self_scales])
@@ -113,6 +116,7 @@ class MSMACE(ForceField):
         self.channels, self.hidden_l_max, self.correlation = channels, hidden_l_max, correlation
         self.num_layers, self.num_bessel, self.cutoff_power = layers, num_bessel, cutoff_power
         self.merge, self.readout_hidden, self.shift = merge, readout_hidden, shift
+        self.residual_first = residual_first
         self.statistics = _statistics(statistics, len(self.scales), len(self.atomic_numbers))
         self._check()
 
@@ -125,6 +129,10 @@ class MSMACE(ForceField):
         )
         self.envelope = PolynomialCutoff(min(self.scale_cutoffs), cutoff_power)
         self.layers = nn.ModuleList(_Layer(self, i) for i in range(layers))
+        readouts: list[nn.Module] = [LinearReadout(channels) for _ in range(layers)]
+        if layers > 1:
+            readouts[-1] = NonlinearReadout(channels, readout_hidden)
+        self.readouts = nn.ModuleList(readouts)
         self._shift = Constant(list(self.statistics.shift))
 
     def _check(self) -> None:
@@ -142,8 +150,8 @@ class MSMACE(ForceField):
         highest = max(s.l_max for s in self.scales)
         if self.hidden_l_max > highest:
             raise InputError(
-                f"model.hidden_l_max is {self.hidden_l_max}, above the scales' highest l_max of {highest}: lower "
-                "it or raise l_max of a scale"
+                f"model.hidden_l_max is {self.hidden_l_max}, above the scales' highest l_max of {highest}: "
+                "lower it or raise l_max of a scale"
             )
 
     def config(self) -> dict[str, Any]:
@@ -166,12 +174,13 @@ class MSMACE(ForceField):
                 "scale": self.statistics.scale,
             },
             "shift": self.shift,
+            "residual_first": self.residual_first,
         }
 
     def interaction_energies(self, vectors: Tensor, batch: Batch) -> Tensor:
         energy = vectors.new_zeros(batch.num_atoms)
-        for layer, h in zip(self.layers, self._hidden(vectors, batch), strict=True):
-            energy = energy + layer.readout(h[:, 0])
+        for readout, h in zip(self.readouts, self._hidden(vectors, batch), strict=True):
+            energy = energy + readout(h[:, 0])
         energy = energy * self.statistics.scale
         if self.shift == "none":
             return energy
@@ -221,7 +230,7 @@ class MSMACE(ForceField):
 
 
 class _Layer(nn.Module):
-    """One layer: messages of all scales, merged, multiplied, mixed; skip connection; readout."""
+    """One layer: messages of all scales, merged, multiplied, mixed; skip connection."""
 
     def __init__(self, model: MSMACE, index: int) -> None:
         super().__init__()
@@ -239,13 +248,12 @@ class _Layer(nn.Module):
         self.l_max = model.l_max
         self.product = SymmetricContraction(species, model.l_max, l_out, channels, model.correlation)
         self.linear = EquivariantLinear([channels] * (l_out + 1), [channels] * (l_out + 1))
-        # The first layer has no features to skip with; its messages are mapped by species instead, as in MACE.
+        # Without features to skip with, the first layer maps its messages by species instead, as MACE does.
+        by_species = index == 0 and not model.residual_first
         self.message_by_species = (
-            SpeciesLinear(species, model.l_max, channels, channels) if index == 0 else None
+            SpeciesLinear(species, model.l_max, channels, channels) if by_species else None
         )
-        self.skip = SpeciesLinear(species, l_out, channels, channels) if index else None
-        single = last and model.num_layers > 1
-        self.readout = NonlinearReadout(channels, model.readout_hidden) if single else LinearReadout(channels)
+        self.skip = None if by_species else SpeciesLinear(species, min(l_in, l_out), channels, channels)
 
     def forward(
         self,
@@ -255,12 +263,15 @@ class _Layer(nn.Module):
         groups: SpeciesGroups,
         edges: Sequence[ScaleEdges],
     ) -> Tensor:
-        """Features of the atoms, from those of the layer before; None: from the embedding ``table[species]``."""
+        """Features of the atoms, from those of the layer before, or, None, from ``table[species]``."""
         a = self._messages(h, table, species, edges)
         if self.message_by_species is not None:
             a = self.message_by_species(a, groups)
         out = self.linear(split_l(self.product(a, groups)))
-        return out if self.skip is None or h is None else out + self.skip(h, groups)
+        if self.skip is None:
+            return out
+        skipped = self.skip(table[species].unsqueeze(1) if h is None else h, groups)
+        return out + _pad_l(skipped, out.shape[1])
 
     def _messages(
         self, h: Tensor | None, table: Tensor, species: Tensor, edges: Sequence[ScaleEdges]
@@ -268,15 +279,17 @@ class _Layer(nn.Module):
         """The A-basis [atoms, (l_max + 1)^2, channels], all scales merged."""
         total: Tensor | None = None
         for convolution, scale_edges in zip(self.scales, edges, strict=True):
-            if h is None:
-                a = convolution.of_species(table, species, scale_edges)
-            else:
-                a = convolution(h, scale_edges)
-            missing = (self.l_max + 1) ** 2 - a.shape[1]
-            a = functional.pad(a, (0, 0, 0, missing)) if missing else a
+            a = convolution(table, scale_edges, species) if h is None else convolution(h, scale_edges)
+            a = _pad_l(a, (self.l_max + 1) ** 2)
             total = a if total is None else total + a
         assert total is not None
         return total if self.factor == 1.0 else total * self.factor
+
+
+def _pad_l(features: Tensor, size: int) -> Tensor:
+    """[atoms, lm, channels] with zeros for the higher l, up to ``size`` = (l_max + 1)^2."""
+    missing = size - features.shape[1]
+    return functional.pad(features, (0, 0, 0, missing)) if missing else features
 
 
 def _scale(given: Scale | Mapping[str, Any]) -> Scale:
@@ -295,8 +308,8 @@ def _statistics(given: Any, num_scales: int, num_species: int) -> Statistics:
     statistics = Statistics.from_dict(given) if isinstance(given, Mapping) else given
     if len(statistics.neighbors) != num_scales or len(statistics.shift) != num_species:
         raise InputError(
-            f"statistics has {len(statistics.neighbors)} neighbours and {len(statistics.shift)} shifts; the model "
-            f"has {num_scales} scales and {num_species} species: compute it for the model's cutoffs and species"
+            f"statistics has {len(statistics.neighbors)} neighbours and {len(statistics.shift)} shifts; the "
+            f"model has {num_scales} scales and {num_species} species: compute it for these"
         )
     # A scale without neighbours in the data sends no messages; dividing by one keeps it finite.
     neighbors = tuple(n if n > 0 else 1.0 for n in statistics.neighbors)

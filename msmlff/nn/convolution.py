@@ -36,8 +36,8 @@ class ScaleConvolution(nn.Module):
     Args:
         channels: channels of the features h and of the A-basis.
         l_hidden: highest l of h.
-        scale_channels: channels of the messages; for a one-scale model, where it equals ``channels``, Down and
-            Up are MACE's ``linear_up`` and ``linear``.
+        scale_channels: channels of the messages; for a one-scale model, where it equals ``channels``, Down
+            and Up are MACE's ``linear_up`` and ``linear``.
         l_edge: highest l of the harmonics of the edges.
         l_out: highest l of the A-basis.
         num_bessel: size of the radial basis.
@@ -73,23 +73,22 @@ class ScaleConvolution(nn.Module):
             for p in self.paths
         ]
 
-    def forward(self, features: Tensor, edges: ScaleEdges) -> Tensor:
-        """[atoms, (l_hidden + 1)^2, channels] -> [atoms, (reached l + 1)^2, channels]."""
-        h = self.down(split_l(features))
-        couplings = [c(h) for c in self._couplings]
-        sums = convolution(h, self.radial(edges.radial), self._weight(), couplings, self.paths, edges)
-        return self._finish(sums, edges)
+    def forward(self, features: Tensor, edges: ScaleEdges, species: Tensor | None = None) -> Tensor:
+        """The A-basis of this scale: [atoms, (reached l + 1)^2, channels].
 
-    def of_species(self, table: Tensor, species: Tensor, edges: ScaleEdges) -> Tensor:
-        """``forward`` for features that are ``table[species]``: table [species, channels], species [atoms]."""
-        if table.shape[0] > _SPECIES_SUM_UP_TO:
-            return self.forward(table[species].unsqueeze(1), edges)
-        h = self.down([table.unsqueeze(1)]).squeeze(1)
-        phi = self.radial(edges.radial)
-        return self._finish(species_convolution(h, species, phi, self._weight(), self.paths, edges), edges)
-
-    def _weight(self) -> Tensor:
-        return self.radial_weight * (1.0 / math.sqrt(self.radial.outputs))
-
-    def _finish(self, sums: list[Tensor], edges: ScaleEdges) -> Tensor:
+        Args:
+            features: [atoms, (l_hidden + 1)^2, channels]; or, with ``species``, a table [species, channels].
+            edges: the scale's edges.
+            species: [atoms] long, given in the first layer, where the features are ``table[species]``.
+        """
+        if species is not None and features.shape[0] > _SPECIES_SUM_UP_TO:
+            return self.forward(features[species].unsqueeze(1), edges)
+        phi, weight = self.radial(edges.radial), self.radial_weight * (1.0 / math.sqrt(self.radial.outputs))
+        if species is None:
+            h = self.down(split_l(features))
+            couplings = [coupling(h) for coupling in self._couplings]
+            sums = convolution(h, phi, weight, couplings, self.paths, edges)
+        else:
+            table = self.down([features.unsqueeze(1)]).squeeze(1)
+            sums = species_convolution(table, species, phi, weight, self.paths, edges)
         return edges.blocks.unsort(self.up(sums) * (1.0 / self.neighbors))

@@ -7,7 +7,7 @@ arXiv 2206.07697, eq. 10 and 11), so that weights mean the same in both codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import combinations_with_replacement, permutations
 
 import numpy as np
@@ -27,7 +27,7 @@ class _Path:
     coefficient: np.ndarray
 
 
-@lru_cache(maxsize=None)
+@cache
 def _paths(l_max: int, degree: int, natural_only: bool) -> tuple[_Path, ...]:
     """All couplings of ``degree`` factors, by successive addition of one, sorted by (l, parity)."""
     dim = (l_max + 1) ** 2
@@ -54,7 +54,7 @@ def _extend(left: _Path, l_right: int, l: int, dim: int) -> _Path:
     return _Path(l, left.parity * (-1) ** l_right, coefficient)
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling_paths(l_max: int, degree: int, l_out: int) -> tuple[np.ndarray, ...]:
     """Couplings of ``degree`` factors Y_lm, l <= l_max, to the irrep l_out of natural parity.
 
@@ -81,7 +81,7 @@ def symmetric_part(coefficient: np.ndarray) -> np.ndarray:
     """Mean over all orders of the factors: [2 l + 1, dim, ..., dim] of the same shape."""
     degree = coefficient.ndim - 1
     orders = [(0, *(1 + i for i in order)) for order in permutations(range(degree))]
-    return sum(coefficient.transpose(order) for order in orders) / len(orders)
+    return np.mean([coefficient.transpose(order) for order in orders], axis=0)
 
 
 def monomials(dim: int, degree: int) -> list[tuple[int, ...]]:
@@ -89,7 +89,7 @@ def monomials(dim: int, degree: int) -> list[tuple[int, ...]]:
     return list(combinations_with_replacement(range(dim), degree))
 
 
-@lru_cache(maxsize=None)
+@cache
 def folded_coupling(l_max: int, degree: int, l_out: int) -> np.ndarray:
     """Symmetrised couplings as tables over (m, last factor, monomial of the other factors, path).
 
@@ -102,12 +102,13 @@ def folded_coupling(l_max: int, degree: int, l_out: int) -> np.ndarray:
     dim = (l_max + 1) ** 2
     indices = monomials(dim, degree - 1)
     multiplicity = np.array([len(set(permutations(t))) for t in indices], dtype=np.float64)
-    columns = tuple(np.array(c) for c in zip(*indices, strict=True)) if degree > 1 else ()
+    columns = np.array(indices, dtype=np.int64).reshape(len(indices), degree - 1).T
+    strides = dim ** np.arange(degree - 2, -1, -1)
     tables = []
     for coefficient in coupling_paths(l_max, degree, l_out):
         symmetric = np.moveaxis(symmetric_part(coefficient), -1, 1)
-        chosen = symmetric[(slice(None), slice(None), *columns)] if degree > 1 else symmetric[..., None]
-        tables.append(chosen * multiplicity)
+        flat = symmetric.reshape(2 * l_out + 1, dim, -1)
+        tables.append(flat[:, :, strides @ columns] * multiplicity)
     table = np.stack(tables, axis=-1)
     table[np.abs(table) < 1e-14] = 0.0
     table.setflags(write=False)

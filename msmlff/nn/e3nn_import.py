@@ -1,11 +1,12 @@
 """The one place that imports e3nn.
 
-e3nn 0.4.4 reads its constants with ``torch.load``; under torch >= 2.6 that needs ``slice`` among the safe globals.
+e3nn 0.4.4 reads its constants with ``torch.load``; under torch >= 2.6 that needs ``slice`` among the safe
+globals.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from e3nn import o3  # noqa: E402  (only after the line above)
 __all__ = ["o3", "wigner_3j"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _wigner_3j(l1: int, l2: int, l3: int) -> np.ndarray:
     value = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy().copy()
     value.setflags(write=False)

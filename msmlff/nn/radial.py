@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class PolynomialCutoff(nn.Module):
 
 
 class BesselBasis(nn.Module):
-    """sqrt(2 / cutoff) sin(n pi r / cutoff) / r for n = 1 .. size (Gasteiger et al., arXiv 2003.03123, eq. 7)."""
+    """sqrt(2 / cutoff) sin(n pi r / cutoff) / r, n = 1 .. size (arXiv 2003.03123, eq. 7)."""
 
     def __init__(self, cutoff: float, size: int) -> None:
         super().__init__()
@@ -65,17 +66,15 @@ class RadialBasis(nn.Module):
 class RadialMLP(nn.Module):
     """Hidden layers of the radial network, without biases: zero in gives zero out.
 
-    Each layer is silu(x W / sqrt(fan in)) times a constant, so unit variance stays (e3nn's normalisation). The
-    last, linear layer belongs to the convolution, which need not form its output for every edge.
+    Each layer is silu(x W / sqrt(fan in)) times a constant, so unit variance stays (e3nn's normalisation).
+    The last, linear layer belongs to the convolution, which need not form its output for every edge.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
         sizes = [inputs, *hidden]
         self.outputs = sizes[-1]
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(a, b)) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(a, b)) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., hidden[-1]]."""

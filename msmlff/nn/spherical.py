@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class _SolidHarmonics(torch.autograd.Function):
         return (unit_grad, *(None for _ in ctx.needs_input_grad[1:]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tables(l_max: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Raising tables a_l C [(2l-1) * 3, 2l+1] for l = 1.. and the gradient table [lm', 3 * lm]."""
     size = (l_max + 1) ** 2

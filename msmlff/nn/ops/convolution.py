@@ -65,8 +65,8 @@ def species_convolution(
 ) -> list[Tensor]:
     """The same for scalar features that depend on the sender's species alone.
 
-    Then the sum over neighbours needs no channels: D[i, z, lm, n] = sum over j of species z of Y_lm phi_n, and
-    A[i, lm, k] = sum_{z, n} D[i, z, lm, n] W[l, n, k] h[z, k].
+    Then the sum over neighbours needs no channels: D[i, z, lm, n] = sum over j of species z of Y_lm phi_n,
+    and A[i, lm, k] = sum_{z, n} D[i, z, lm, n] W[l, n, k] h[z, k].
 
     Args:
         table: [species, channels], the features h of each species.

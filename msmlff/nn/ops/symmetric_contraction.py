@@ -14,7 +14,9 @@ def symmetric_contraction(
     couplings: Sequence[Tensor],
     factors: Sequence[tuple[list[int], list[int]]],
 ) -> Tensor:
-    """out[i, LM, c] = sum_k x_k sum_t G[c, M, k, t] monomial_t(x), x = features[i, :, c], G = coupling weights.
+    """out[i, LM, c] = sum_k x_k sum_t G[c, M, k, t] monomial_t(x) with x = features[i, :, c].
+
+    G = couplings weights.
 
     The weights are contracted with the couplings first, once for all atoms; what remains for each channel is
     a matrix product with the monomials below the highest degree.
