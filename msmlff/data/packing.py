@@ -40,8 +40,8 @@ class BudgetBatchSampler:
     """Lists of frame ids for a DataLoader's ``batch_sampler``; each frame occurs once an epoch.
 
     The batches are a pure function of (seed, epoch), so an interrupted epoch is continued by setting
-    ``start`` to the number of batches done. Frames are taken in order into the open batch; a frame that does not fit
-    opens the next one.
+    ``start`` to the number of batches done. Frames are taken in order into the open batch; a frame that
+    does not fit opens the next one.
     """
 
     def __init__(

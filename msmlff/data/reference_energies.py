@@ -141,8 +141,8 @@ def _least_squares(store: FrameStore) -> tuple[dict[int, float], str]:
         symbols = ", ".join(chemical_symbols[z] for z in numbers)
         warnings.warn(
             f"the compositions of {labelled.sum()} frames determine {rank} combinations of the "
-            f"{len(numbers)} reference energies of {symbols}; of all solutions the one of least norm is taken. "
-            "Single energies have no meaning: give e0s or isolated atoms if the model shall see other compositions",
+            f"{len(numbers)} reference energies of {symbols}; the solution of least norm is taken. Single "
+            "energies have no meaning: give e0s or isolated atoms if other compositions shall be seen",
             stacklevel=3,
         )
     return {int(z): float(e) for z, e in zip(numbers, fit, strict=True)}, name
