@@ -99,7 +99,7 @@ class Predictions:
 
 
 def sort_groups(groups: np.ndarray | list[str]) -> list[str]:
-    """The distinct groups, sorted as numbers where all are numbers, else with the digits in them as numbers."""
+    """The distinct groups, sorted as numbers if all are numbers, else with the digits in them as numbers."""
     distinct = sorted({str(group) for group in groups})
     try:
         return sorted(distinct, key=float)
@@ -163,7 +163,7 @@ def save_error_table(table: dict[str, Any], path: str | Path) -> None:
 
 @dataclass(frozen=True)
 class _Residuals:
-    """Predicted minus label in the table's units, NaN where there is no label; of the trivial predictor too."""
+    """Predicted minus label in the table's units, NaN without a label; of the trivial predictor as well."""
 
     frame_of_atom: np.ndarray
     energy: np.ndarray
@@ -179,7 +179,7 @@ class _Residuals:
     def of(cls, p: Predictions) -> _Residuals:
         stress_label = 1e3 * p.stress_label.reshape(len(p), 9)
         trivial_stress = np.full_like(stress_label, np.nan)
-        has_stress: np.ndarray = np.isfinite(stress_label).all(axis=1)
+        has_stress = np.asarray(np.isfinite(stress_label).all(axis=1))
         if has_stress.sum() > 1:
             trivial_stress[has_stress] = stress_label[has_stress].mean(axis=0) - stress_label[has_stress]
         return cls(

@@ -1,0 +1,184 @@
+"""Run folders as the training writes them, of invented but plausible numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msmlff.analysis.errors import Predictions, error_table, save_error_table
+
+DENSITIES = [f"{rho:.2f}" for rho in np.linspace(0.98, 1.41, 23)]
+N_POOL = 575
+
+
+def fake_predictions(
+    seed: int = 0, per_group: int = 4, groups: list[str] | None = None, atoms: int = 24, stress: bool = True
+) -> Predictions:
+    """Labels with a trend along the groups; predictions off by a little more where forces are large."""
+    rng = np.random.default_rng(seed)
+    names = DENSITIES if groups is None else groups
+    group = np.repeat(names, per_group)
+    n = len(group)
+    trend = np.repeat(np.linspace(0.0, 1.0, len(names)), per_group)
+    num_atoms = np.full(n, atoms)
+    e0 = -13.0 * num_atoms
+    energy = e0 + num_atoms * (-2.1 + 0.5 * trend + 0.02 * rng.normal(size=n))
+    scale = np.repeat(1.0 + trend, atoms)[:, None]
+    forces = scale * rng.laplace(scale=1.2, size=(n * atoms, 3))
+    noise = 0.05 + 0.08 * np.abs(forces)
+    stress_label = -(0.6 + 0.9 * trend)[:, None, None] * np.eye(3) + 0.03 * rng.normal(size=(n, 3, 3))
+    stress_label = 0.5 * (stress_label + stress_label.transpose(0, 2, 1))
+    if not stress:
+        stress_label = np.full((n, 3, 3), np.nan)
+    return Predictions(
+        frame_id=np.arange(n),
+        num_atoms=num_atoms,
+        group=group,
+        energy_label=energy,
+        energy=energy + num_atoms * 0.004 * rng.normal(size=n),
+        e0_energy=e0,
+        numbers=np.ones(n * atoms, dtype=int),
+        forces_label=forces,
+        forces=forces + noise * rng.normal(size=forces.shape),
+        stress_label=stress_label,
+        stress=stress_label + 0.008 * rng.normal(size=(n, 3, 3)),
+    )
+
+
+def fake_record(**changes: Any) -> dict[str, Any]:
+    """A record.json of a finished run; ``changes`` replace keys of the record or of its "data" part."""
+    record: dict[str, Any] = {
+        "command": "python train.py model=msmace data=cpd_200 seed=1",
+        "version": "0.1.0",
+        "git_revision": "0123456789abcdef0123456789abcdef01234567",
+        "versions": {"torch": "2.13.0", "pytorch_lightning": "2.6.1", "numpy": "2.4.6", "e3nn": "0.4.4"},
+        "device": "CPU, 2 cores",
+        "backend": "reference",
+        "started": "2026-05-04T10:00:00",
+        "finished": "2026-05-04T10:09:12",
+        "seconds_training": 512.0,
+        "seconds_total": 552.0,
+        "steps": 2000,
+        "epochs": 50,
+        "peak_memory_mb": 2310.0,
+        "atoms_per_second": 2480.0,
+        "data_wait_share": 0.012,
+        "status": "finished",
+        "stop_reason": "all steps done",
+        "model": {
+            "name": "MSMACE",
+            "parameters": 214_312,
+            "scales": [
+                {"cutoff": 3.0, "channels": 32, "l_max": 3, "neighbors": 34.2},
+                {"cutoff": 5.0, "channels": 16, "l_max": 1, "neighbors": 158.9},
+            ],
+        },
+        "data": {
+            "pool": "dense_hydrogen",
+            "pool_hash": "9f2c" * 16,
+            "n_pool": N_POOL,
+            "n_train": 200,
+            "n_val": 46,
+            "n_test": 92,
+            "species": ["H"],
+            "e0s": {"H": -13.0123456},
+            "e0_source": "least squares",
+            "e0_residual_rmse": 0.1512,
+            "group_name": "density g/cm³",
+        },
+    }
+    data = record["data"]
+    for key, value in changes.items():
+        (data if key in data else record)[key] = value
+    return record
+
+
+def write_metrics(path: Path, steps: int = 2000, stress: bool = True, until: int | None = None) -> None:
+    """metrics.csv: a row every 10 steps, one with validation errors every 100."""
+    rng = np.random.default_rng(3)
+    columns = ["epoch", "step", "lr", "train/loss", "val/energy_rmse", "val/energy_mae", "val/force_rmse"]
+    columns += ["val/force_mae", "val/stress_rmse", "val/stress_mae", "val/score"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        for step in range(10, (until or steps) + 1, 10):
+            decay = (1 + step / 40) ** -0.9
+            row: dict[str, Any] = {"epoch": step // 40, "step": step}
+            row |= {"lr": 0.01 * 0.5 * (1 + np.cos(np.pi * step / steps)) + 1e-6}
+            row["train/loss"] = 300 * decay**2 * np.exp(0.15 * rng.normal())
+            writer.writerow(row)
+            if step % 100 == 0:
+                noise = np.exp(0.05 * rng.normal(size=3))
+                values = {"energy": 160 * decay, "force": 2200 * decay + 120, "stress": 90 * decay + 6}
+                row = {"epoch": step // 40, "step": step, "val/score": 3 * decay}
+                for (name, value), factor in zip(values.items(), noise, strict=True):
+                    if name != "stress" or stress:
+                        row |= {f"val/{name}_rmse": value * factor, f"val/{name}_mae": 0.7 * value * factor}
+                writer.writerow(row)
+
+
+def write_selection(run: Path, selector: str = "CPD", budget: int = 200) -> None:
+    """selection.json and pool_map.npz."""
+    rng = np.random.default_rng(5)
+    group = np.repeat(DENSITIES, N_POOL // len(DENSITIES))
+    trend = np.repeat(np.linspace(-1.0, 1.0, len(DENSITIES)), N_POOL // len(DENSITIES))
+    pca = np.stack(
+        [4 * trend + 0.6 * rng.normal(size=N_POOL), 2 * trend**2 + 0.7 * rng.normal(size=N_POOL)], 1
+    )
+    log_density = -0.5 * np.square(rng.normal(size=N_POOL)) - 2 - 2 * np.abs(trend)
+    order = np.argsort(-log_density)
+    band = np.full(N_POOL, "middle", dtype="<U10")
+    band[order[: N_POOL // 5]], band[order[-(N_POOL // 5) :]] = "central", "peripheral"
+    if selector == "CPD":
+        edge = np.flatnonzero(band != "middle")
+        ids = rng.permutation(edge)[:budget]
+    else:
+        ids = np.arange(N_POOL) if selector == "FullSelector" else rng.permutation(N_POOL)[:budget]
+    chosen = np.isin(np.arange(N_POOL), ids)
+    arrays = {"frame_id": np.arange(N_POOL), "pca": pca, "log_density": log_density, "band": band}
+    np.savez(run / "pool_map.npz", **arrays, chosen=chosen, group=group)
+    record = {
+        "pool_hash": "9f2c" * 16,
+        "n_pool": N_POOL,
+        "descriptor": {"_target_": "msmlff.distill.descriptors.UntrainedMACE", "channels": 32, "seed": 0},
+        "selector": selector,
+        "parameters": {"bandwidth": None, "central": 0.2, "peripheral": 0.2},
+        "seed": 1,
+        "nested": True,
+        "version": "0.1.0",
+        "budget": len(ids),
+    }
+    document = {"format": "msmlff-selection", "schema": 1, "ids": ids.tolist(), "record": record}
+    document |= {"scores": log_density[ids].tolist(), "columns": {"band": band[ids].tolist()}}
+    (run / "selection.json").write_text(json.dumps(document))
+
+
+CONFIG = """model:
+  _target_: msmlff.models.msmace.MSMACE
+  channels: 32
+pool:
+  name: dense_hydrogen
+data:
+  name: cpd_200
+  budget: 200
+seed: 1
+"""
+
+
+def write_run(run: Path, *, stress: bool = True, selector: str = "CPD", **record: Any) -> Path:
+    """A complete run folder but for the model and its checkpoints; keyword arguments change the record."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(CONFIG)
+    write_metrics(run / "metrics.csv", stress=stress)
+    write_selection(run, selector)
+    test = fake_predictions(0, stress=stress)
+    test.save(run / "predictions_test.npz")
+    fake_predictions(1, per_group=2, stress=stress).save(run / "predictions_val.npz")
+    save_error_table(error_table(test), run / "test_metrics.json")
+    chosen = len(json.loads((run / "selection.json").read_text())["ids"])
+    (run / "record.json").write_text(json.dumps(fake_record(**({"n_train": chosen} | record))))
+    return run
