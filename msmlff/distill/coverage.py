@@ -10,7 +10,7 @@ from msmlff.distill.density import project
 from msmlff.distill.features import Features
 from msmlff.distill.selection import Selection
 
-SAMPLE = 2000  # environments of the pool that are looked at, drawn evenly with a fixed seed
+SAMPLE = 1000  # environments of the pool that are looked at, drawn evenly with a fixed seed
 MOST_ROWS = 200_000  # environments searched for the nearest, at most
 COMPONENTS = 16  # of the environments' features
 TYPICAL = 0.95  # "near": as near as this share of the pool is to its own nearest neighbour
@@ -23,7 +23,7 @@ def coverage(
 
     Distances are Euclidean between principal components of standardised features (95 % of the variance
     for frames, the first 16 for atomic environments). The radius is the distance within which 95 % of the
-    pool's frames (or environments, a sample of 2000) have another one (in another frame); a full
+    pool's frames (or environments, a sample of 1000) have another one (in another frame); a full
     selection covers 1.
 
     Returns:
@@ -65,7 +65,8 @@ def _environments(features: Features, ids: np.ndarray) -> dict[str, float]:
     mean, axes = _axes(np.asarray(features.rows[sample], dtype=np.float64))
 
     def reduced(rows: np.ndarray) -> np.ndarray:
-        return (np.asarray(features.rows[rows], dtype=np.float64) - mean) @ axes
+        # In float64 up to here; distances of standardised features need no more than float32.
+        return ((np.asarray(features.rows[rows], dtype=np.float64) - mean) @ axes).astype(np.float32)
 
     pool, chosen, points = reduced(searched), reduced(ours), reduced(sample)
     radius = _radius(_nearest(points, pool, frame[sample], frame[searched]))

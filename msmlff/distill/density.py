@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln
 
 from msmlff.errors import InputError
 
@@ -98,7 +98,7 @@ def kde_density(points: np.ndarray, bandwidth: float | None = None) -> Density:
     log = np.empty(n)
     for start, stop, squares in _blocks_of_squares(points, centres):
         others = len(centres) - np.isin(np.arange(start, stop), centres)
-        log[start:stop] = logsumexp(-squares / (2 * h * h), axis=1) - np.log(others)
+        log[start:stop] = _log_kernel_sums(squares, squares.min(axis=1), h) - np.log(others)
     return Density(log - d * np.log(h) - d / 2 * np.log(2 * np.pi), h)
 
 
@@ -145,8 +145,10 @@ def loo_bandwidth(points: np.ndarray) -> float:
             "a density needs at least two different frames: take selector=full for so small a pool"
         )
 
+    nearest = squares.min(axis=1)
+
     def cost(log_h: float) -> float:
-        return float(d * log_h - logsumexp(-squares * (0.5 * np.exp(-2 * log_h)), axis=1).mean())
+        return float(d * log_h - _log_kernel_sums(squares, nearest, np.exp(log_h)).mean())
 
     low, high = 0.5 * np.log(away.min()) + np.log(0.1), 0.5 * np.log(away.max()) + np.log(2.0)
     grid = np.linspace(low, high, 24)
@@ -154,6 +156,15 @@ def loo_bandwidth(points: np.ndarray) -> float:
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x) * (n / len(part)) ** (-1 / (d + 4)))
+
+
+def _log_kernel_sums(squares: np.ndarray, nearest: np.ndarray, h: float) -> np.ndarray:
+    """[rows] log sum_j exp(-squares / (2 h²)); ``nearest`` [rows] is the least of each row, which keeps
+    the sum above 1 whatever h is."""
+    exponents = nearest[:, None] - squares
+    exponents *= 0.5 / (h * h)
+    sums: np.ndarray = np.log(np.exp(exponents, out=exponents).sum(axis=1)) - nearest * (0.5 / (h * h))
+    return sums
 
 
 def _part(n: int, most: int) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""Descriptors made of models: fixed weights, invariance, files."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from msmlff.data.configuration import Configuration
+from msmlff.data.statistics import Statistics
+from msmlff.data.store import FrameStore
+from msmlff.distill.descriptors import MACECheckpoint, TrainedModel, UntrainedMACE
+from msmlff.errors import InputError
+from msmlff.models.files import save_model
+from msmlff.models.msmace import MSMACE, Scale
+
+SMALL = UntrainedMACE(cutoff=3.0, channels=4, l_max=2, device="cpu")
+
+
+@pytest.fixture
+def store(frames: list[Configuration], tmp_path: Path) -> FrameStore:
+    return FrameStore.build(frames, tmp_path / "cache")
+
+
+def fresh(store: FrameStore, folder: Path) -> FrameStore:
+    """The same pool in another cache folder, where nothing is computed yet."""
+    shutil.copytree(store.directory, folder / store.directory.name)
+    return FrameStore.open(folder / store.directory.name)
+
+
+def test_same_bits_whatever_the_state_of_the_generators(store: FrameStore, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = SMALL(store)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = SMALL(fresh(store, tmp_path / "other"))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    assert first.rows.filename != again.rows.filename  # type: ignore[attr-defined]
+    assert first.rows.shape == (store.num_atoms.sum(), 8)
+
+
+def test_seed_decides_the_weights(store: FrameStore) -> None:
+    other = replace(SMALL, seed=1)(store)
+    assert not np.allclose(SMALL(store).rows, other.rows, rtol=0.1)
+
+
+def test_frames_differ_and_every_column_says_something(store: FrameStore) -> None:
+    pooled = SMALL(store).pooled("mean")
+    assert (pooled.std(axis=0) > 1e-3 * np.abs(pooled).mean()).all()
+
+
+def test_rotation_translation_and_order_of_atoms_change_nothing(
+    frames: list[Configuration], tmp_path: Path
+) -> None:
+    rotation = Rotation.random(random_state=1).as_matrix()
+    moved = [replace(f, positions=(f.positions @ rotation.T + 7.0)[::-1], forces=None) for f in frames]
+    plain = [replace(f, forces=None) for f in frames]
+    exact = replace(SMALL, dtype="float64")
+    a, b = (exact(FrameStore.build(x, tmp_path / "cache")) for x in (plain, moved))
+    for i in range(len(frames)):
+        np.testing.assert_allclose(a[i], b[i][::-1], rtol=1e-5, atol=1e-6)
+
+
+def test_settings_of_the_device_are_no_settings() -> None:
+    assert SMALL.settings() == replace(SMALL, device="auto").settings()
+    assert SMALL.settings() != replace(SMALL, cutoff=3.5).settings()
+
+
+def saved(path: Path, numbers: list[int], seed: int = 0) -> MSMACE:
+    torch.manual_seed(seed)
+    scales = [Scale(2.5, 4, 2), Scale(4.0, 2, 1)]
+    statistics = Statistics((3.0, 6.0), (0.0,) * len(numbers), 1.0)
+    model = MSMACE(numbers, [0.0] * len(numbers), scales, channels=4, layers=1, statistics=statistics)
+    path.parent.mkdir(exist_ok=True)
+    save_model(model, path, {})
+    return model
+
+
+def test_trained_model_by_file_and_by_run_folder(store: FrameStore, tmp_path: Path) -> None:
+    saved(tmp_path / "run" / "model.safetensors", [1, 8])
+    by_folder = TrainedModel(str(tmp_path / "run"), device="cpu")
+    features = by_folder(store)
+    assert features.rows.shape == (store.num_atoms.sum(), 4)
+    assert by_folder.settings() == TrainedModel(str(tmp_path / "run" / "model.safetensors")).settings()
+    np.testing.assert_array_equal(
+        MACECheckpoint(str(tmp_path / "run" / "model.safetensors"), device="cpu")(store).rows, features.rows
+    )
+
+
+def test_new_weights_under_the_same_name_give_new_features(store: FrameStore, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "model.safetensors"
+    descriptor = TrainedModel(str(path), device="cpu")
+    saved(path, [1], seed=0)
+    first = np.array(descriptor(store).rows)
+    saved(path, [1], seed=1)
+    assert not np.allclose(first, descriptor(store).rows)
+
+
+def test_elements_the_model_does_not_know(store: FrameStore, tmp_path: Path) -> None:
+    saved(tmp_path / "run" / "model.safetensors", [6, 8])
+    with pytest.raises(InputError, match=r"knows the elements \[6, 8\], the pool has \[1\]"):
+        TrainedModel(str(tmp_path / "run"), device="cpu")(store)
+
+
+def test_absent_files(store: FrameStore, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        MACECheckpoint(str(tmp_path / "none.model"))(store)
+    with pytest.raises(InputError, match="run folder"):
+        TrainedModel(str(tmp_path))(store)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("device", "auto, cpu or cuda"), ("dtype", "float32 or float64")]
+)
+def test_unknown_choices(store: FrameStore, key: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(SMALL, **{key: "tpu"})(store)
