@@ -20,6 +20,7 @@ from msmlff.data.array_folder import (
     read_manifest,
 )
 from msmlff.data.configuration import Configuration, shape_problem
+from msmlff.data.fingerprint import geometry_fingerprint
 from msmlff.errors import InputError
 
 FORMAT = 1
@@ -34,6 +35,7 @@ _PER_FRAME: dict[str, tuple[Any, tuple[int, ...]]] = {
     "weight": (np.float64, ()),
     "group": (np.int32, ()),
     "digest": (np.uint8, (16,)),
+    "fingerprint": (np.uint8, (8,)),
     "text_bytes": (np.int64, ()),
 }
 _PER_ATOM: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -167,6 +169,13 @@ class FrameStore(Sequence[Configuration]):
             table[row] = np.bincount(numbers, minlength=119)
         return table
 
+    @cached_property
+    def fingerprints(self) -> list[bytes]:
+        """``geometry_fingerprint`` of each frame; empty for isolated atoms, which may well occur twice."""
+        single = (self.num_atoms == 1) & ~np.array(self._arrays["pbc"])[self.ids].any(axis=1)
+        rows = np.array(self._arrays["fingerprint"])[self.ids]
+        return [b"" if alone else row.tobytes() for alone, row in zip(single, rows, strict=True)]
+
     def verify(self) -> None:
         """Reads every file and compares its checksum. Raises InputError at the first that differs."""
         problem = damage(self.directory, full=True)
@@ -203,6 +212,7 @@ class _FrameWriter:
         self._append("weight", frame.weight)
         self._append("group", self._groups.setdefault(frame.group, len(self._groups)))
         self._append("digest", np.frombuffer(digest, np.uint8))
+        self._append("fingerprint", np.frombuffer(geometry_fingerprint(frame), np.uint8))
         self._append("text_bytes", len(text))
         self._arrays["numbers"].append(frame.numbers)
         self._arrays["positions"].append(frame.positions)

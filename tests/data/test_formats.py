@@ -269,6 +269,7 @@ VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
  <generator><i name="program" type="string">vasp</i><i name="version" type="string">6.3</i></generator>
  <atominfo><atoms>2</atoms><types>1</types>
   <array name="atoms"><set><rc><c>H</c><c>1</c></rc><rc><c>H</c><c>1</c></rc></set></array></atominfo>
+ <kpoints><varray name="kpointlist"><v>0 0 0</v></varray><varray name="weights"><v>1</v></varray></kpoints>
  <structure name="initialpos">
   <crystal><varray name="basis"><v>4 0 0</v><v>0 4 0</v><v>0 0 4</v></varray></crystal>
   <varray name="positions"><v>0 0 0</v><v>0 0 0.2</v></varray></structure>
