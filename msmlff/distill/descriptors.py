@@ -183,11 +183,11 @@ class UntrainedMACE(ModelDescriptor):
 
 
 @dataclass(frozen=True)
-class MACECheckpoint(ModelDescriptor):
-    """A trained MACE from a file: a foundation model or one of your own.
+class FileDescriptor(ModelDescriptor):
+    """Base of descriptors whose weights come from a file.
 
     Attributes:
-        path: a checkpoint of mace-torch (.model, .pt), or a model of ours (.safetensors).
+        path: the file.
         dtype: of the computation, "float32" or "float64" (rows are kept in float32).
     """
 
@@ -195,21 +195,19 @@ class MACECheckpoint(ModelDescriptor):
     dtype: str = "float32"
 
     def settings(self) -> dict[str, Any]:
+        file = self._file()
         return {
             "descriptor": type(self).__name__,
-            "file": self._file().name,
-            "sha256": file_sha256(self._file()),
+            "file": file.name,
+            "sha256": file_sha256(file),
             "dtype": self.dtype,
             "version": msmlff.__version__,
         }
 
     def model(self, frames: FrameStore) -> ForceField:
         from msmlff.models.files import load_model
-        from msmlff.models.import_mace import import_mace
 
-        if self._file().suffix == ".safetensors":
-            return load_model(self._file()).to(_dtype(self.dtype))
-        return import_mace(self._file()).to(_dtype(self.dtype))
+        return load_model(self._file(), dtype=_dtype(self.dtype))
 
     def _file(self) -> Path:
         path = Path(self.path)
@@ -219,7 +217,33 @@ class MACECheckpoint(ModelDescriptor):
 
 
 @dataclass(frozen=True)
-class TrainedModel(MACECheckpoint):
+class MACECheckpoint(FileDescriptor):
+    """A trained MACE from a file: a foundation model or one of your own.
+
+    Attributes:
+        path: a model of ours (.safetensors), or a checkpoint of mace-torch (any other suffix).
+        trust: a checkpoint of mace-torch is a pickle, and reading it runs code from it: say that you
+            trust its source.
+    """
+
+    trust: bool = False
+
+    def model(self, frames: FrameStore) -> ForceField:
+        from msmlff.models.import_mace import import_mace
+
+        if self._file().suffix == ".safetensors":
+            return super().model(frames)
+        if not self.trust:
+            raise InputError(
+                f"descriptor.path={self.path}: a mace-torch checkpoint is a pickle, and reading it "
+                "runs code from the "
+                "file; if you trust its source, write descriptor.trust=true"
+            )
+        return import_mace(self._file(), trust=True).to(_dtype(self.dtype))
+
+
+@dataclass(frozen=True)
+class TrainedModel(FileDescriptor):
     """Any trained MSMLFF model, as a file or as the folder of the run that wrote it.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors import neighbor_list
 from msmlff.data.statistics import Statistics
 from msmlff.data.store import FrameStore
 from msmlff.distill.descriptors import MACECheckpoint, TrainedModel, UntrainedMACE
 from msmlff.errors import InputError
 from msmlff.models.files import save_model
+from msmlff.models.import_mace import mace_input
 from msmlff.models.msmace import MSMACE, Scale
 
 SMALL = UntrainedMACE(cutoff=3.0, channels=4, l_max=2, device="cpu")
@@ -113,6 +117,57 @@ def test_absent_files(store: FrameStore, tmp_path: Path) -> None:
         MACECheckpoint(str(tmp_path / "none.model"))(store)
     with pytest.raises(InputError, match="run folder"):
         TrainedModel(str(tmp_path))(store)
+
+
+@pytest.fixture
+def mace_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, torch.nn.Module]:
+    """A small mace-torch model with random weights and invariant hidden features, and the file of it."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")  # mace-torch sets it; put back after the test
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from msmlff.nn.e3nn_import import o3  # isort: skip  (before mace-torch, which imports e3nn as it is)
+        from mace import modules
+
+        torch.manual_seed(5)
+        model = modules.ScaleShiftMACE(
+            r_max=3.0,
+            num_bessel=4,
+            num_polynomial_cutoff=5,
+            max_ell=2,
+            interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+            interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
+            num_interactions=2,
+            num_elements=1,
+            hidden_irreps=o3.Irreps("6x0e"),
+            MLP_irreps=o3.Irreps("4x0e"),
+            gate=torch.nn.functional.silu,
+            atomic_energies=np.zeros(1),
+            avg_num_neighbors=3.0,
+            atomic_numbers=[1],
+            correlation=2,
+            radial_MLP=[8],
+            atomic_inter_scale=1.0,
+            atomic_inter_shift=0.0,
+        )
+        torch.save(model, tmp_path / "small.model")
+    return tmp_path / "small.model", model
+
+
+def test_checkpoint_of_mace_torch_gives_its_node_features(
+    store: FrameStore, mace_torch: tuple[Path, torch.nn.Module]
+) -> None:
+    path, module = mace_torch
+    frames = list(store)
+    neighbors = [neighbor_list(f.positions, f.cell, f.pbc, 3.0) for f in frames]
+    expected = module(mace_input(collate(frames, neighbors, [1]), 1), compute_force=False)["node_feats"]
+    features = MACECheckpoint(str(path), trust=True, device="cpu")(store)
+    np.testing.assert_allclose(features.rows, expected.detach().numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_pickle_needs_trust(store: FrameStore, tmp_path: Path) -> None:
+    (tmp_path / "small.model").write_bytes(b"whatever it holds")
+    with pytest.raises(InputError, match=r"descriptor\.trust=true"):
+        MACECheckpoint(str(tmp_path / "small.model"))(store)
 
 
 @pytest.mark.parametrize(
