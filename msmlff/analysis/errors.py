@@ -154,6 +154,24 @@ def error_table(predictions: Predictions) -> dict[str, Any]:
     }
 
 
+def parity_pairs(p: Predictions) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Label and prediction of every target, NaN where there is none.
+
+    Returns:
+        "energy" [frames] eV/atom less the E0s; "force" [3 atoms] eV/Å, components; "pressure" [frames] GPa, of the
+        stress alone.
+    """
+    to_pressure = -1.0 / 3.0 / GPa
+    return {
+        "energy": ((p.energy_label - p.e0_energy) / p.num_atoms, (p.energy - p.e0_energy) / p.num_atoms),
+        "force": (p.forces_label.ravel(), p.forces.ravel()),
+        "pressure": (
+            to_pressure * np.trace(p.stress_label, axis1=1, axis2=2),
+            to_pressure * np.trace(p.stress, axis1=1, axis2=2),
+        ),
+    }
+
+
 def save_error_table(table: dict[str, Any], path: str | Path) -> None:
     """Write an error table as strict JSON."""
     Path(path).write_text(

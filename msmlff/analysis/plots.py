@@ -1,4 +1,4 @@
-"""Pictures for the documentation: what a pool of configurations looks like, group by group."""
+"""Pictures as files: what a pool of configurations looks like, and parity of predictions with labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msmlff.analysis.errors import sort_groups
+from msmlff.analysis.errors import Predictions, parity_pairs, sort_groups
 from msmlff.analysis.observables import density, molecular_fraction, pressure, rdf
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
@@ -77,6 +77,34 @@ def plot_pressure(
     return _save(figure, path)
 
 
+def parity_figure(predictions: Predictions) -> Figure:
+    """Predicted against labelled energy per atom (less E0), force components and pressure, a panel each.
+
+    A target without labels or predictions has no panel.
+
+    Raises:
+        InputError: there is nothing to compare.
+    """
+    units = {"energy": "energy / eV/atom", "force": "force component / eV/Å", "pressure": "pressure / GPa"}
+    drawn = {}
+    for name, (label, predicted) in parity_pairs(predictions).items():
+        good = np.isfinite(label) & np.isfinite(predicted)
+        if good.any():
+            drawn[units[name]] = label[good], predicted[good]
+    if not drawn:
+        raise InputError("parity_figure: no label has a finite prediction")
+    figure = Figure(figsize=(3.6 * len(drawn), 3.5), layout="constrained")
+    for axes, (name, (label, predicted)) in zip(
+        figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True
+    ):
+        _plain_axes(axes)
+        ends = [min(label.min(), predicted.min()), max(label.max(), predicted.max())]
+        axes.plot(ends, ends, color=GREY, linewidth=0.8)
+        axes.plot(label, predicted, ".", color=BLUE, markersize=3, alpha=0.5, rasterized=True)
+        axes.set(xlabel=f"label: {name}", ylabel=f"model: {name}")
+    return figure
+
+
 def _against_density(axes: Axes, frames: Sequence[Configuration], values: np.ndarray, what: str) -> None:
     groups = _by_group(frames, what)
     rho = density(frames)
@@ -114,10 +142,14 @@ def _figure() -> tuple[Figure, Axes]:
     # Figure itself rather than pyplot: no display, no global state
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    _plain_axes(axes)
+    return figure, axes
+
+
+def _plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E8EBEF", linewidth=0.7)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _save(figure: Figure, path: str | Path) -> Path:

@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from msmlff.analysis import report_figures as figures
+from msmlff.analysis import report_error_figures, report_figures
 from msmlff.analysis.errors import Predictions, sort_groups
-from msmlff.analysis.report_figures import FigureBlock
+from msmlff.analysis.figure_style import MOST_GROUPS, FigureBlock
 from msmlff.analysis.run_folder import RunFolder, model_label, read_run
 from msmlff.analysis.tables import NOTHING
 from msmlff.analysis.tables import figure as number
@@ -134,6 +134,7 @@ def _status(run: RunFolder) -> dict[str, str]:
         "finished": ("finished", "good"),
         "interrupted": ("interrupted", "warn"),
         "diverged": ("diverged", "bad"),
+        "failed": ("failed", "bad"),
     }
     label, kind = words.get(str(status), ("not finished", "warn"))
     if status not in words:
@@ -149,9 +150,12 @@ def _summary(run: RunFolder) -> str:
     parameters = f"{model['parameters']:,} parameters" if "parameters" in model else ""
     inside = ", ".join(x for x in (parameters, f"cutoff {scales}" if scales else "") if x)
     text = model_label(str(model.get("name", "The model"))) + (f" ({inside})" if inside else "")
-    text += f", trained for {run.record.get('steps', '?')} steps on {data.get('n_train', '?')}"
-    text += f" of {data.get('n_pool', '?')} frames of {data.get('pool', 'the pool')}"
-    if run.selection:
+    text += f", trained for {run.record['steps']:,} steps on " if run.record.get("steps") else ", trained on "
+    n_train, n_pool = data.get("n_train", "?"), data.get("n_pool", "?")
+    everything = n_train == n_pool
+    text += f"all {n_pool} frames" if everything else f"{n_train} of {n_pool} frames"
+    text += f" of {data.get('pool', 'the pool')}"
+    if run.selection and not everything:
         text += f", chosen by {run.selection_label.rsplit(' ', 1)[0]}"
     if run.errors:
         text += f"; tested on {run.errors['frames']} other frames"
@@ -193,7 +197,7 @@ def _facts(run: RunFolder) -> str:
     record = run.record
     revision = str(record.get("git_revision") or "")[:12]
     parts = [
-        str(record.get("started") or "").replace("T", " "),
+        str(record.get("started") or "").replace("T", " ").replace("+00:00", " UTC"),
         str(record.get("device") or ""),
         f"msmlff {record['version']}" if record.get("version") else "",
         f"revision {revision}" if revision else "",
@@ -211,10 +215,10 @@ def _selection_section(run: RunFolder, group_name: str) -> Section:
             "No map of the pool (pool_map.npz): the selection used no descriptor, or did not finish."
         )
     else:
-        section.figures.append(figures.pool_map(run, group_name))
+        section.figures.append(report_figures.pool_map(run, group_name))
         groups = sort_groups(run.pool_map["group"])
-        if 1 < len(groups) <= figures.MOST_GROUPS:
-            section.figures.append(figures.chosen_by_group(run, groups, group_name))
+        if 1 < len(groups) <= MOST_GROUPS:
+            section.figures.append(report_figures.chosen_by_group(run, groups, group_name))
     if run.selection is None:
         section.missing.append("No record of the selection (selection.json).")
         return section
@@ -256,7 +260,7 @@ def _plain(value: Any) -> str:
 
 
 def _learning_section(run: RunFolder) -> Section:
-    section = Section("learning", "Learning curves", figures=figures.learning_curves(run.metrics))
+    section = Section("learning", "Learning curves", figures=report_figures.learning_curves(run.metrics))
     if not section.figures:
         section.missing.append("No logged steps (metrics.csv): training had not begun, or logged nothing.")
     elif not any(block.name != "learning-loss" for block in section.figures):
@@ -279,7 +283,9 @@ def _parity_section(run: RunFolder, group_name: str) -> Section:
         section.missing.append("The labels hold no stress.")
     elif not np.isfinite(predictions.stress).any():
         section.missing.append("The model predicted no stress.")
-    section.figures = figures.parity_figures(predictions, group_name) + figures.error_histograms(predictions)
+    section.figures = report_error_figures.parity_figures(
+        predictions, group_name
+    ) + report_error_figures.error_histograms(predictions)
     if not section.figures:
         section.missing.append("No prediction is finite.")
     section.tables.append(_worst_frames(predictions, group_name))
@@ -321,11 +327,11 @@ def _slices_section(run: RunFolder, group_name: str) -> Section:
         section.missing.append(bad)
     section.lead.append(_overall_table(table))
     if len(table["by_group"]) > 1:
-        section.figures += figures.errors_by_group(table, group_name)
+        section.figures += report_error_figures.errors_by_group(table, group_name)
     else:
         section.missing.append("The frames have no groups to tell apart.")
     if any(row["force_rmse"] is not None for row in table["by_force"]):
-        section.figures += figures.errors_by_force_size(table["by_force"])
+        section.figures += report_error_figures.errors_by_force_size(table["by_force"])
     if len(table["by_element"]) > 1:
         section.lead.append(_element_table(table))
     section.text = (

@@ -36,7 +36,7 @@ class Job:
         folder: its run folder.
         overrides: the arguments of its command, in order, without the seed.
         seed: the value of ``seed=``, "" where the command names none.
-        status: "finished", "interrupted" or "diverged"; "failed" where there is no record of an end.
+        status: record.json's: "finished", "running", "interrupted", "diverged"; "failed" also without one.
         errors: column of ERRORS -> value; empty where the run was not tested.
         minutes: total wall time, NaN where it is not known.
     """
@@ -55,22 +55,33 @@ class SweepTable:
 
     Attributes:
         jobs: one entry a run folder, in the order given.
-        view: for the terminal.
+        parts: what ``view`` shows.
         markdown: a table a job, and one of means and standard deviations where seeds repeat.
         csv: one line a job, with a header.
     """
 
     jobs: tuple[Job, ...]
-    view: RenderableType
+    parts: tuple[RenderableType, ...]
     markdown: str
     csv: str
+
+    def view(self) -> RenderableType:
+        """The table for the terminal."""
+        return Group(*self.parts)
+
+    def write(self, folder: str | Path) -> None:
+        """Write summary.md and summary.csv into a folder, which is made where it is absent."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.md").write_text(self.markdown, encoding="utf-8")
+        (folder / "summary.csv").write_text(self.csv, encoding="utf-8")
 
 
 def sweep_table(run_dirs: Sequence[str | Path]) -> SweepTable:
     """Collect run folders into one table; a run that failed has its row and says so.
 
     Runs that differ in nothing but their seed are averaged: mean and sample standard deviation over those
-    that finished, with the number that did not beside it.
+    that finished, and how many did not.
 
     Raises:
         InputError: a folder that does not exist.
@@ -93,14 +104,13 @@ def sweep_table(run_dirs: Sequence[str | Path]) -> SweepTable:
     if common:
         parts.append(Text("all runs: " + shlex.join(common), style="dim"))
         text += f"\nAll runs: `{shlex.join(common)}`\n"
-    return SweepTable(jobs, Group(*parts), text, _csv(jobs))
+    return SweepTable(jobs, tuple(parts), text, _csv(jobs))
 
 
 def _read_job(folder: Path) -> Job:
     run = read_run(folder)
     overrides = _overrides(str(run.record.get("command") or ""))
     seeds = [o.removeprefix("seed=") for o in overrides if o.startswith("seed=")]
-    status = run.record.get("status")
     overall = (run.errors or {}).get("overall", {})
     errors = {c: overall[key] for c, (_, key) in ERRORS.items() if overall.get(key) is not None}
     seconds = run.record.get("seconds_total")
@@ -108,7 +118,7 @@ def _read_job(folder: Path) -> Job:
         folder=folder,
         overrides=tuple(o for o in overrides if not o.startswith("seed=")),
         seed=seeds[-1] if seeds else "",
-        status=status if status in ("finished", "interrupted", "diverged") else "failed",
+        status=str(run.record.get("status") or "failed"),
         errors=errors,
         minutes=seconds / 60 if seconds is not None else float("nan"),
     )

@@ -32,19 +32,19 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def error_table_view(
-    table: Mapping[str, Any], group_name: str | None = None, max_groups: int = 30
+    table: Mapping[str, Any], title: str = "test errors", group_name: str | None = None, max_groups: int = 30
 ) -> RenderableType:
-    """The error table of ``error_table`` for the terminal: overall and by group, beside the trivial
-    predictor.
+    """An error table for the terminal: overall and by group, beside the trivial predictor.
 
     Args:
         table: from ``msmlff.analysis.errors.error_table`` or test_metrics.json.
+        title: of the table of all frames.
         group_name: heading of the groups ("density g/cm³").
         max_groups: with more groups than this, only that many with the largest force errors are shown.
     """
     overall = table["overall"]
     stress = overall["stress_rmse"] is not None
-    parts: list[RenderableType] = [_overall_view(overall, table["frames"])]
+    parts: list[RenderableType] = [_overall_view(overall, f"{title} · {table['frames']} frames")]
     by_group = dict(table["by_group"])
     if len(by_group) > 1:
         hidden = len(by_group) - max_groups
@@ -53,19 +53,15 @@ def error_table_view(
             by_group = {group: by_group[group] for group in by_group if group in worst}
         parts.append(_group_view(by_group, group_name or "group", stress))
         if hidden > 0:
-            parts.append(
-                Text(f"{hidden} more groups, with smaller force errors, in test_metrics.json", style="dim")
-            )
+            parts.append(Text(f"{hidden} groups with smaller force errors are not shown", style="dim"))
     if table["nonfinite_frames"]:
         bad = f"{table['nonfinite_frames']} of {table['frames']} frames have predictions that are not finite"
         parts.append(Text(bad, style="bold red"))
     return Group(*parts)
 
 
-def _overall_view(overall: Mapping[str, Any], frames: int) -> Table:
-    view = Table(
-        box=SIMPLE_HEAD, title=f"Test errors · {frames} frames", title_style="bold", title_justify="left"
-    )
+def _overall_view(overall: Mapping[str, Any], title: str) -> Table:
+    view = Table(box=SIMPLE_HEAD, title=Text(title), title_style="bold", title_justify="left")
     view.add_column("")
     for heading in ("MAE", "RMSE", "trivial RMSE", "RMSE / trivial"):
         view.add_column(heading, justify="right")
@@ -87,8 +83,8 @@ def _overall_view(overall: Mapping[str, Any], frames: int) -> Table:
 
 
 def _group_view(by_group: Mapping[str, Any], group_name: str, stress: bool) -> Table:
-    view = Table(box=SIMPLE_HEAD, title=f"By {group_name}", title_style="bold", title_justify="left")
-    view.add_column(group_name, justify="right")
+    view = Table(box=SIMPLE_HEAD, title=Text(f"by {group_name}"), title_style="bold", title_justify="left")
+    view.add_column(Text(group_name), justify="right")
     view.add_column("frames", justify="right", style="dim")
     headings = ["E RMSE\nmeV/atom", "trivial", "F RMSE\nmeV/Å", "trivial", "% of RMS"]
     headings += ["S RMSE\nmeV/Å³", "trivial"] if stress else []
