@@ -6,8 +6,9 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from msmlff.errors import InputError
 
@@ -37,14 +39,25 @@ def typed(cls: type[T], node: Any, key: str) -> T:
     Raises:
         InputError: a key that the dataclass does not have, or a value of another type; the message has the key.
     """
+    content = OmegaConf.to_container(node, resolve=True)
+    _reject_unknown(cls, content, key)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), node)
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        where = f"{key}.{error.full_key}" if getattr(error, "full_key", None) else key
-        raise InputError(f"{where}: {str(error).splitlines()[0]}") from None
+        return TypeAdapter(cls).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *(str(part) for part in first["loc"])])
+        raise InputError(f"{where}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def _reject_unknown(cls: Any, content: Any, key: str) -> None:
+    if not is_dataclass(cls) or not isinstance(content, dict):
+        return
+    kinds = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for name, value in content.items():
+        if name not in known:
+            raise InputError(f"there is no configuration key '{key}.{name}'. Keys of {key}: {', '.join(known)}")
+        _reject_unknown(kinds[name], value, f"{key}.{name}")
 
 
 def register_resolvers() -> None:
@@ -91,7 +104,7 @@ def _explain(error: Exception, config_name: str) -> str:
     text = str(error)
     found = re.search(r"Could not override '([^']+)'", text)
     if not found:
-        return "\n".join(line for line in text.splitlines() if line.strip() and "Config search path" not in line)
+        return "\n".join(line for line in text.splitlines() if line.strip() and "Config search path" not in line and "provider=" not in line)
     key = found.group(1)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         known = sorted(set(_keys(compose(config_name))) | {"resume", "pool.path"})

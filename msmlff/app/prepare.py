@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from msmlff.app.config import typed
-from msmlff.data.door import check_leakage
+from msmlff.app.runtime import device_name
+from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.pools import Pool, PoolSpec, load_pool
 from msmlff.data.reference_energies import ReferenceEnergies, reference_energies
-from msmlff.data.statistics import Statistics, dataset_statistics
+from msmlff.data.statistics import dataset_statistics
 from msmlff.data.store import FrameStore
-from msmlff.distill.pool_map import PoolMap
-from msmlff.distill.run import distill
+from msmlff.distill.descriptors import Descriptor
+from msmlff.distill.run import distill, write_distillation
 from msmlff.distill.selection import Selection
+from msmlff.distill.selector import Selector
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
 from msmlff.training.data_module import FrameSet
@@ -63,8 +65,129 @@ def prepare_run(
     if val is None:
         raise InputError("the pool has no validation frames: set pool.val=FILE or pool.fractions.val")
     facts = {
-        "device": device,
-        "model": _model_facts(config, model),
+        "device": device_name(device),
+        "model": _model_facts(model),
         "data": _data_facts(pool, pool_spec, chosen, e0s),
     }
     return Prepared(model, train, val, test, spec, facts)
+
+
+def _selection(
+    config: DictConfig, pool: Pool, folder: Path, console: Console, device: str, resume: bool
+) -> Selection:
+    """The chosen frames: of an interrupted run as they were, else by the selector."""
+    if resume:
+        selection = Selection.load(folder / "selection.json")
+        selection.check_pool(pool.train.hash, len(pool.train), pool.name)
+        return selection
+    return choose(
+        pool.train,
+        instantiate(config.data.selector),
+        config.data.budget,
+        build_descriptor(config.descriptor, device),
+        config.data.selection_seed,
+        folder,
+        console,
+    )
+
+
+def build_descriptor(choice: DictConfig, device: str) -> Descriptor:
+    """The descriptor of a configuration; ``device: auto`` becomes the run's device."""
+    settings = OmegaConf.to_container(choice, resolve=True)
+    assert isinstance(settings, dict)
+    if settings.get("device") == "auto":
+        settings["device"] = device
+    return instantiate(settings)
+
+
+def choose(  # noqa: PLR0913
+    pool: FrameStore,
+    selector: Selector,
+    budget: int | None,
+    descriptor: Descriptor,
+    seed: int,
+    folder: Path,
+    console: Console,
+) -> Selection:
+    """Distil the pool and write selection.json, pool_map.npz and selected.extxyz into ``folder``."""
+    with console.status("choosing frames"):
+        selection, chart = distill(pool, selector, budget, descriptor=descriptor, seed=seed)
+    write_distillation(folder, pool, selection, chart)
+    return selection
+
+
+def _reference_energies(pool: Pool, chosen: FrameStore, spec: PoolSpec) -> ReferenceEnergies:
+    """E0s from isolated atoms where the pool has them, else from the labels of the chosen frames alone."""
+    source: Any = spec.e0s
+    if pool.isolated is not None and source in ("auto", "isolated"):
+        found = {int(frame.numbers[0]): frame.energy for frame in pool.isolated}
+        if source == "isolated" or set(found) >= set(pool.atomic_numbers):
+            return replace(reference_energies(chosen, found, pool.atomic_numbers), source="isolated atoms")
+    return reference_energies(chosen, source, pool.atomic_numbers)
+
+
+def _build_model(config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype) -> ForceField:
+    """The model with random weights of ``config.seed`` and the statistics of the chosen frames."""
+    partial = instantiate(config.model, _partial_=True, _convert_="all")
+    numbers = tuple(sorted(e0s.values))
+    lacking = [chemical_symbols[z] for z in numbers if z not in chosen.atomic_numbers]
+    if lacking:
+        raise InputError(
+            f"none of the {len(chosen)} chosen frames has {', '.join(lacking)}, which other frames of the pool have: "
+            "raise data.budget or choose another selector"
+        )
+    torch.manual_seed(config.seed)
+    blank = partial(atomic_numbers=numbers, e0s=e0s.values)
+    neighbors = NeighborCache(chosen, blank.cutoff)
+    statistics = dataset_statistics(chosen, neighbors, blank.scale_cutoffs, e0s.values)
+    torch.manual_seed(config.seed)
+    return partial(atomic_numbers=numbers, e0s=e0s.values, statistics=statistics).to(dtype)
+
+
+def _model_facts(model: ForceField) -> dict[str, Any]:
+    settings = model.config()
+    statistics = settings.get("statistics") or {}
+    neighbors = statistics.get("neighbors", [])
+    scales = [
+        {key: scale[key] for key in ("cutoff", "channels", "l_max")} | {"neighbors": n}
+        for scale, n in zip(settings.get("scales", []), neighbors, strict=False)
+    ]
+    return {
+        "name": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "scales": scales,
+    }
+
+
+def _data_facts(pool: Pool, spec: PoolSpec, chosen: FrameStore, e0s: ReferenceEnergies) -> dict[str, Any]:
+    rmse = e0s.residual_rmse
+    return {
+        "pool": pool.name,
+        "pool_hash": pool.train.hash,
+        "train_hash": chosen.hash,
+        "n_pool": len(pool.train),
+        "n_train": len(chosen),
+        "n_val": len(pool.val) if pool.val is not None else 0,
+        "n_test": len(pool.test) if pool.test is not None else 0,
+        "species": [chemical_symbols[z] for z in pool.atomic_numbers],
+        "labels": list(available_labels(chosen)),
+        "label": spec.level,
+        "e0s": e0s.by_symbol(),
+        "e0_source": e0s.source,
+        "e0_residual_rmse": rmse if np.isfinite(rmse) else None,
+        "group_name": spec.keys.group if (pool.train.group != "").any() else None,
+        "door": {part: report.to_dict() for part, report in pool.reports.items()},
+    }
+
+
+def door_notes(facts: dict[str, Any], spec: TrainingSpec) -> list[str]:
+    """Lines for the start page: what the door counted, which labels are there and not trained on."""
+    notes = []
+    for part, report in facts["data"]["door"].items():
+        for defect, count in report["counts"].items():
+            notes.append(f"{part}: {defect} {count} times, first: {report['examples'][defect]}")
+    for target in facts["data"]["labels"]:
+        if spec.loss.term(target).weight == 0:
+            notes.append(f"the pool has {target} labels, the loss does not use them (training.loss.{target}.weight=0)")
+    return notes

@@ -31,7 +31,8 @@ class SweepSummary(Callback):
             return
         table = sweep_table(folders)
         target = Path(config.hydra.sweep.dir)
-        table.write(target)
+        (target / "summary.md").write_text(table.markdown, encoding="utf-8")
+        (target / "summary.csv").write_text(table.csv, encoding="utf-8")
         console = Console()
-        console.print(table.view())
+        console.print(table.view)
         console.print(f"summary  {target / 'summary.md'}", highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
-from msmlff.app.prepare import Prepared, prepare_run
+from msmlff.app.prepare import Prepared, door_notes, prepare_run
 from msmlff.app.record import Record, read_record, write_json
 from msmlff.app.runtime import command_line, git_revision, peak_memory_mb, pick_device, pick_dtype, prepare, versions
 from msmlff.errors import DivergenceError, InputError, MSMLFFError
@@ -131,7 +131,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
                              "git_revision": git_revision(), "versions": versions()})  # fmt: skip
     run_ = prepare_run(config, folder, console, device, dtype, resume)
     record.update(**run_.facts)
-    console.print(start_page(record.content))
+    console.print(start_page(record.content, door_notes(run_.facts, run_.spec)))
     if config.gate:
         check_forces(run_.model, run_.train)
     loggers = make_loggers(config.logger, folder, config, resume)

@@ -1,0 +1,47 @@
+"""msmlff distill: choose the frames of a pool that are worth labelling, and write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from msmlff.app.config import typed
+from msmlff.app.prepare import build_descriptor, choose
+from msmlff.app.runtime import pick_device, prepare
+from msmlff.app.train import run_guarded
+from msmlff.data.pools import PoolSpec, load_pool
+
+
+def hydra_job(config: DictConfig) -> dict[str, Any]:
+    """Hydra's task function of ``msmlff distill``."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return run_guarded(lambda console: run(config, folder, console), folder, keep_going=False)
+
+
+def run(config: DictConfig, folder: Path, console: Console) -> None:
+    """Select from the pool's own frames; write selection.json, pool_map.npz and selected.extxyz."""
+    prepare(config.threads, config.selection_seed)
+    device = pick_device(config.device)
+    spec = typed(PoolSpec, config.pool, "pool")
+    with console.status(f"reading pool {spec.name}"):
+        pool = load_pool(spec)
+    selection = choose(
+        pool.train,
+        instantiate(config.selector),
+        config.budget,
+        build_descriptor(config.descriptor, device),
+        config.selection_seed,
+        folder,
+        console,
+    )
+    console.print(
+        f"{len(selection)} of {len(pool.train)} frames of {pool.name} by {selection.record['selector']}\n"
+        f"{'frames':>10}  {folder / 'selected.extxyz'}\n{'record':>10}  {folder / 'selection.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )
