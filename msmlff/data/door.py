@@ -170,7 +170,7 @@ class Door:
             yield "shape", problem
         for name in ("positions", "cell"):
             if not np.isfinite(getattr(frame, name)).all():
-                yield "nan_geometry", f"{name} hold NaN or infinite values"
+                yield "nan_geometry", f"NaN or infinite values in the {name}"
         if _periodic_volume(frame) < 1e-6:
             yield "zero_volume", "the frame is periodic but its cell has no volume"
         yield from self._species(frame)
@@ -206,7 +206,7 @@ class Door:
         for name in ("energy", "forces", "stress"):
             label = getattr(frame, name)
             if label is not None and present[name] and not np.isfinite(label).all():
-                yield "nan_label", f"the {name} holds NaN or infinite values"
+                yield "nan_label", f"NaN or infinite values in the {name}"
         if not np.isfinite(frame.weight) or frame.weight < 0:
             yield "nan_label", f"the weight is {frame.weight}"
         if frame.forces is not None and len(frame) > 0:

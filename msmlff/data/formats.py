@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def from_ase(
         pbc=np.array(atoms.pbc, dtype=bool),
         source=source,
     )
-    return labelled(bare, info, columns, keys or LabelKeys())
+    frame = labelled(bare, info, columns, keys or LabelKeys())
+    kept = {key: value for key, value in frame.info.items() if key not in results or key in atoms.info}
+    return replace(frame, info=kept)
 
 
 def _read_ase(path: Path, keys: LabelKeys, file_format: str | None) -> Iterator[Configuration]:

@@ -52,6 +52,7 @@ class PoolSpec:
         drop: defects whose frames are left out and counted.
         min_distance: Å, see ``Door``.
         max_force: eV/Å, see ``Door``.
+        level: level of theory of the labels, for records and model files.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PoolSpec:
     drop: tuple[str, ...] = ()
     min_distance: float | None = None
     max_force: float = 100.0
+    level: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in ("blocks", "groups"):

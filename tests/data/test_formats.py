@@ -293,8 +293,48 @@ def test_vasprun_gives_the_energy_its_forces_belong_to(tmp_path) -> None:
     assert_allclose(frame.forces, [[0, 0, 1.5], [0, 0, -1.5]])
     assert_allclose(frame.stress, np.diag([-10, -10, -20]) * 6.2415091e-4, rtol=1e-5)  # kbar, VASP's sign
     assert_allclose(frame.positions[1], [0, 0, 0.8])
-    path.write_text(VASPRUN[:900])
+    path.write_text(VASPRUN[:400])
     with pytest.raises(InputError, match=r"vasprun\.xml:0: ASE cannot read"):
+        list(read_frames(path))
+
+
+OUTCAR = """ vasp.6.3
+ POTCAR:    PAW_PBE H 15Jun2001
+ POTCAR:    PAW_PBE H 15Jun2001
+   ions per type =               2
+   ISPIN  =      1    spin polarized calculation?
+   k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   number of bands    NBANDS=      1
+ k-points in reciprocal lattice and weights: Gamma
+   0.00000000  0.00000000  0.00000000       1.000
+--------------------------------------- Iteration      1(   1)  -----------------------------------
+  in kB      10.0 10.0 20.0 0.0 0.0 0.0
+      direct lattice vectors                 reciprocal lattice vectors
+     4.0  0.0  0.0     0.25  0.0  0.0
+     0.0  4.0  0.0     0.0  0.25  0.0
+     0.0  0.0  4.0     0.0  0.0  0.25
+ POSITION                                       TOTAL-FORCE (eV/Angst)
+ -----------------------------------------------------------------------------------
+      0.00000      0.00000      0.00000         0.000000      0.000000      1.500000
+      0.00000      0.00000      0.80000         0.000000      0.000000     -1.500000
+ -----------------------------------------------------------------------------------
+  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)
+  ---------------------------------------------------
+  free  energy   TOTEN  =        -6.50000000 eV
+
+  energy  without entropy=       -6.30000000  energy(sigma->0) =       -6.40000000
+"""
+
+
+def test_outcar_gives_the_energy_its_forces_belong_to(tmp_path) -> None:
+    path = tmp_path / "OUTCAR"
+    path.write_text(OUTCAR)
+    (frame,) = read_frames(path)
+    assert frame.energy == pytest.approx(-6.5)
+    assert_allclose(frame.forces, [[0, 0, 1.5], [0, 0, -1.5]])
+    assert_allclose(frame.stress, np.diag([-10, -10, -20]) * 6.2415091e-4, rtol=1e-5)
+    assert frame.pbc.all()
+    path.write_text(OUTCAR.replace("0.80000 ", "0.8oooo "))
+    with pytest.raises(InputError, match="OUTCAR:0: ASE cannot read"):
         list(read_frames(path))
 
 
