@@ -27,4 +27,4 @@ for seed in 1 2 3; do
 done
 
 # 3. time and memory of a training step and of energy and forces, against mace-torch in the same process run
-"$python" -m msmlff.app.cli benchmark --device cuda --out "$out" | tee "$out/benchmark.txt"
+"$python" -m msmlff.app benchmark --device cuda --out "$out" | tee "$out/benchmark.txt"

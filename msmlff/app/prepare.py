@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def prepare_run(
         pool = load_pool(pool_spec)
     selection = _selection(config, pool, folder, console, device, resume)
     chosen = pool.train.subset(selection.ids)
-    e0s = _reference_energies(pool, chosen, pool_spec)
+    # from the labels of the chosen frames alone, unless the pool has isolated atoms
+    e0s = reference_energies(chosen, pool_spec.e0s, pool.isolated, pool.atomic_numbers)
     model = _build_model(config, chosen, e0s, dtype)
     sets = [FrameSet.at_cutoff(s, model.cutoff) if s is not None else None for s in (chosen, pool.val, pool.test)]
     train, val, test = sets
@@ -114,16 +115,6 @@ def choose(  # noqa: PLR0913
         selection, chart = distill(pool, selector, budget, descriptor=descriptor, seed=seed)
     write_distillation(folder, pool, selection, chart)
     return selection
-
-
-def _reference_energies(pool: Pool, chosen: FrameStore, spec: PoolSpec) -> ReferenceEnergies:
-    """E0s from isolated atoms where the pool has them, else from the labels of the chosen frames alone."""
-    source: Any = spec.e0s
-    if pool.isolated is not None and source in ("auto", "isolated"):
-        found = {int(frame.numbers[0]): frame.energy for frame in pool.isolated}
-        if source == "isolated" or set(found) >= set(pool.atomic_numbers):
-            return replace(reference_energies(chosen, found, pool.atomic_numbers), source="isolated atoms")
-    return reference_energies(chosen, source, pool.atomic_numbers)
 
 
 def _build_model(config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype) -> ForceField:

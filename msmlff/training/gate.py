@@ -55,4 +55,4 @@ def check_forces(model: ForceField, frames: FrameSet, index: int = 0, directions
 
 def _energy(model: ForceField, batch: Batch, displacement: torch.Tensor) -> float:
     moved = replace(batch, positions=batch.positions + displacement)
-    return float(model(moved, forces=False).energy.sum())
+    return float(model(moved, forces=False).energy.detach().sum())

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from emt_pool import E0S
 from rich.console import Console
 
 from msmlff.data.packing import BatchBudget
@@ -29,7 +30,6 @@ from msmlff.training.metrics_file import MetricsFile
 from msmlff.training.optim import OptimizerSpec, ScheduleSpec, lr_factor
 from msmlff.training.specs import TrainingSpec
 
-E0S = {13: 0.1, 29: -0.2}
 Sets = tuple[FrameSet, FrameSet]
 MakeModel = Callable[..., MSMACE]
 

@@ -1,0 +1,7 @@
+"""python -m msmlff.app: the msmlff command."""
+
+import sys
+
+from msmlff.app.cli import main
+
+sys.exit(main())

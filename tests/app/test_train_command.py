@@ -1,0 +1,197 @@
+"""python train.py as a user runs it: one run, killed runs, sweeps, loggers, wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from msmlff.data.store import FrameStore
+from msmlff.distill.selection import Selection
+from msmlff.models.files import load_model
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[[Sequence[str], Path], subprocess.Popen]
+
+
+@pytest.fixture(scope="module")
+def whole(train: Command, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run from start to end: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = train([*tiny, "hydra.run.dir=run"], folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "run", done.stdout
+
+
+def test_a_run_leaves_everything(whole: tuple[Path, str]) -> None:
+    folder, out = whole
+    expected = {
+        "config.yaml", "record.json", "selection.json", "selected.extxyz", "pool_map.npz", "metrics.csv",
+        "predictions_val.npz", "predictions_test.npz", "test_metrics.json", "model.safetensors", "report.html",
+        "checkpoints", "tensorboard",
+    }  # fmt: skip
+    assert expected <= {path.name for path in folder.iterdir()}
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["steps"] == 24
+    assert record["data"]["n_train"] == 12
+    assert record["command"].startswith("python train.py pool=files")
+    for words in ("MS-MACE", "12 frames", "Reference energies", "E RMSE", "meV/atom", "report.html"):
+        assert words in out, words
+    assert "Traceback" not in out
+
+
+def test_the_model_file_gives_the_test_errors(whole: tuple[Path, str]) -> None:
+    """The shipped model, loaded anew, predicts what the run wrote."""
+    folder, _ = whole
+    from msmlff.data.formats import read_frames
+    from msmlff.simulation.calculator import MSMLFFCalculator
+
+    model = load_model(folder / "model.safetensors", dtype=torch.float64)
+    with np.load(folder / "predictions_test.npz") as predictions:
+        energies, forces = predictions["energy"], predictions["forces"]
+    pool = json.loads((folder / "record.json").read_text())["command"].split("pool.path=")[1].split()[0].strip("'")
+    frames = list(read_frames(Path(pool) / "test.extxyz"))
+    atoms = frames[0].to_ase()
+    atoms.calc = MSMLFFCalculator(model)
+    assert atoms.get_potential_energy() == pytest.approx(energies[0], abs=1e-4)
+    np.testing.assert_allclose(atoms.get_forces(), forces[:8], atol=1e-3)
+
+
+def test_the_selection_belongs_to_the_pool(whole: tuple[Path, str], environment: dict[str, str]) -> None:
+    selection = Selection.load(whole[0] / "selection.json")
+    assert len(selection) == 12
+    store = [s for s in Path(environment["MSMLFF_CACHE"]).glob("frames-*") if len(FrameStore.open(s)) == 20]
+    assert [FrameStore.open(s).hash for s in store] == [selection.record["pool_hash"]]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Wait until ``condition`` holds; the process must not end before."""
+    limit = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def rows(folder: Path) -> int:
+    path = folder / "metrics.csv"
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    start: Start, train: Command, tiny: list[str], tmp_path: Path
+) -> None:
+    """kill -9 between two validations, at whatever step that is."""
+    overrides = [*tiny, "training.steps=90", "training.checkpoint_seconds=0", "training.log_every=1", "report=false"]
+    whole = train([*overrides, "hydra.run.dir=whole"], tmp_path)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    process = start([*overrides, "hydra.run.dir=parts"], tmp_path)
+    parts = tmp_path / "parts"
+    wait_for(lambda: rows(parts) > 40 and (parts / "checkpoints" / "last.ckpt").is_file(), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert json.loads((parts / "record.json").read_text())["status"] == "running"
+    resumed = train(["resume=parts"], tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts")]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (parts / "metrics.csv").read_text()
+    again = train(["resume=parts"], tmp_path)
+    assert again.returncode == 2
+    assert "is finished" in again.stderr
+
+
+def test_sigterm_leaves_a_resumable_run(start: Start, train: Command, tiny: list[str], tmp_path: Path) -> None:
+    process = start([*tiny, "training.steps=5000", "hydra.run.dir=run"], tmp_path)
+    wait_for(lambda: rows(tmp_path / "run") > 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "resume=" in err
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["status"] == "interrupted"
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "run" / "report.html").is_file()
+    refused = train(["resume=run", "seed=3"], tmp_path)
+    assert refused.returncode == 2
+    assert "leave out: seed=3" in refused.stderr
+
+
+def test_sweep(train: Command, tiny: list[str], tmp_path: Path) -> None:
+    """Two jobs and one that cannot work; started again, what is finished is skipped."""
+    overrides = [o for o in tiny if not o.startswith("data.budget")]
+    command = ["-m", *overrides, "data.budget=6,9,999", "report=false", "hydra.sweep.dir=sweep"]
+    first = train(command, tmp_path)
+    assert first.returncode == 2
+    assert "budget=999 is more than the 20 frames" in first.stderr
+    folders = sorted(p for p in (tmp_path / "sweep").iterdir() if p.is_dir())
+    status = [json.loads((f / "record.json").read_text())["status"] for f in folders]
+    assert sorted(status) == ["failed", "finished", "finished"]
+    table = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
+    assert [row["status"] for row in table] == ["finished", "finished", "failed"]
+    assert (tmp_path / "sweep" / "summary.md").is_file()
+    times = {f: (f / "model.safetensors").stat().st_mtime_ns for f in folders if (f / "model.safetensors").exists()}
+    second = train(command, tmp_path)
+    assert second.stdout.count("finished before, skipped") == 2
+    assert times == {f: (f / "model.safetensors").stat().st_mtime_ns for f in times}
+
+
+def test_wandb_offline(train: Command, tiny: list[str], tmp_path: Path) -> None:
+    done = train([*tiny, "logger=wandb", "hydra.run.dir=run", "report=false"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len(runs) == 1
+    assert list(runs[0].glob("*.wandb"))[0].stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["modle=mace"], "no configuration key 'modle'. Did you mean model"),
+        (["training.stps=3"], "no configuration key 'training.stps'. Did you mean training.steps"),
+        (["model=mase"], "Available options in 'model'"),
+        (["training.steps=many"], "training.steps='many'"),
+        (["training/optimizer=sgd"], "Available options in 'training/optimizer'"),
+        (["training.optimizer.name=sgd"], "write one of adam, amsgrad, adamw"),
+        (["device=tpu"], "device=tpu: write auto, cpu or cuda"),
+        (["dtype=bfloat16"], "dtype=bfloat16: write float32 or float64"),
+        (["pool.path=nowhere"], "set pool.path=FOLDER"),
+        (["pool.keys.energy=REF_energy"], "REF_energy"),
+        (["data.budget=0"], "budget=0"),
+        (["resume=nowhere"], "give the folder of a run"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_explained(
+    tiny: list[str],
+    overrides: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In this process: starting one a case would take minutes."""
+    from msmlff.app import cli, train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MSMLFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.setattr(train, "exit_code", 0)
+    only = overrides if overrides[0].startswith("resume") else [*tiny, *overrides]
+    before = os.getcwd()
+    assert cli.main(["train", *only]) == 2
+    assert os.getcwd() == before
+    err = " ".join(capfd.readouterr().err.split())
+    assert words in err
+    assert "Traceback" not in err
