@@ -72,12 +72,11 @@ def project(pooled: np.ndarray, variance: float, standardise: bool = True) -> Pr
     x = (x - mean)[:, varies]
     if standardise:
         x /= std[varies]
-    # Full decomposition or that of the covariance matrix, by shape: both without random numbers.
+    # Full decomposition or that of the covariance matrix, by shape: both without random numbers, and with the
+    # largest loading of each component positive.
     keep = min(x.shape) if variance == 1 else variance
     pca = PCA(n_components=keep, svd_solver="auto" if variance < 1 else "full").fit(x)
-    largest = np.abs(pca.components_).argmax(axis=1)
-    signs = np.sign(pca.components_[np.arange(len(largest)), largest])
-    return Projection(pca.transform(x) * signs, pca.explained_variance_ratio_)
+    return Projection(pca.transform(x), pca.explained_variance_ratio_)
 
 
 def kde_density(points: np.ndarray, bandwidth: float | None = None) -> Density:
