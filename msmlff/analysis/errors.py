@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -93,7 +94,7 @@ class Predictions:
             raise InputError(f"{path}: no such file of predictions") from error
         except KeyError as error:
             raise InputError(f"{path}: not a file of predictions: {error.args[0]}") from error
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as .npz ({error})") from error
         return cls(**arrays)
 
@@ -158,8 +159,8 @@ def parity_pairs(p: Predictions) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Label and prediction of every target, NaN where there is none.
 
     Returns:
-        "energy" [frames] eV/atom less the E0s; "force" [3 atoms] eV/Å, components; "pressure" [frames] GPa, of the
-        stress alone.
+        "energy" [frames] eV/atom less the E0s; "force" [3 atoms] eV/Å, components; "pressure" [frames] GPa,
+        of the stress alone.
     """
     to_pressure = -1.0 / 3.0 / GPa
     return {

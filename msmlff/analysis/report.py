@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from msmlff.analysis import report_error_figures, report_figures
 from msmlff.analysis.errors import Predictions, sort_groups
 from msmlff.analysis.figure_style import MOST_GROUPS, FigureBlock
-from msmlff.analysis.run_folder import RunFolder, model_label, read_run
+from msmlff.analysis.run_folder import RunFolder, group_label, model_label, read_run
 from msmlff.analysis.tables import NOTHING
 from msmlff.analysis.tables import figure as number
 
@@ -69,7 +69,7 @@ def write_report(run_dir: str | Path) -> Path:
         InputError: the folder does not exist.
     """
     run = read_run(run_dir)
-    group_name = run.record.get("data", {}).get("group_name") or "group"
+    group_name = group_label(run.record.get("data", {}).get("group_name"))
     sections = [
         _selection_section(run, group_name),
         _learning_section(run),
@@ -389,7 +389,7 @@ def _data_section(run: RunFolder) -> Section:
         ("validation", _plain(data.get("n_val"))),
         ("test", _plain(data.get("n_test"))),
         ("elements", " ".join(data.get("species", ())) or NOTHING),
-        ("groups", _plain(data.get("group_name"))),
+        ("groups by", group_label(data["group_name"]) if data.get("group_name") else NOTHING),
     ]
     section.tables.append(TableBlock(rows))
     if data.get("e0s"):

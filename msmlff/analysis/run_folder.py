@@ -69,6 +69,11 @@ def model_label(name: str) -> str:
     )
 
 
+def group_label(name: str | None) -> str:
+    """What groups are called in a heading: the name of their label, spelled out; else "group"."""
+    return (name or "group").replace("_g_cm3", " g/cm³").replace("_", " ")
+
+
 def selector_label(name: str) -> str:
     """A selector's class name as words: CPD, random, full."""
     short = name.removesuffix("Selector")

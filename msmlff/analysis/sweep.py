@@ -34,8 +34,8 @@ class Job:
 
     Attributes:
         folder: its run folder.
-        overrides: the arguments of its command, in order, without the seed.
-        seed: the value of ``seed=``, "" where the command names none.
+        overrides: record.json's "overrides" (else the key=value arguments of its command), without the seed.
+        seed: the value of ``seed=``, "" where none was given.
         status: record.json's: "finished", "running", "interrupted", "diverged"; "failed" also without one.
         errors: column of ERRORS -> value; empty where the run was not tested.
         minutes: total wall time, NaN where it is not known.
@@ -55,26 +55,15 @@ class SweepTable:
 
     Attributes:
         jobs: one entry a run folder, in the order given.
-        parts: what ``view`` shows.
+        view: for the terminal.
         markdown: a table a job, and one of means and standard deviations where seeds repeat.
         csv: one line a job, with a header.
     """
 
     jobs: tuple[Job, ...]
-    parts: tuple[RenderableType, ...]
+    view: RenderableType
     markdown: str
     csv: str
-
-    def view(self) -> RenderableType:
-        """The table for the terminal."""
-        return Group(*self.parts)
-
-    def write(self, folder: str | Path) -> None:
-        """Write summary.md and summary.csv into a folder, which is made where it is absent."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.md").write_text(self.markdown, encoding="utf-8")
-        (folder / "summary.csv").write_text(self.csv, encoding="utf-8")
 
 
 def sweep_table(run_dirs: Sequence[str | Path]) -> SweepTable:
@@ -104,12 +93,14 @@ def sweep_table(run_dirs: Sequence[str | Path]) -> SweepTable:
     if common:
         parts.append(Text("all runs: " + shlex.join(common), style="dim"))
         text += f"\nAll runs: `{shlex.join(common)}`\n"
-    return SweepTable(jobs, tuple(parts), text, _csv(jobs))
+    return SweepTable(jobs, Group(*parts), text, _csv(jobs))
 
 
 def _read_job(folder: Path) -> Job:
     run = read_run(folder)
-    overrides = _overrides(str(run.record.get("command") or ""))
+    overrides = run.record.get("overrides")
+    if not isinstance(overrides, list):
+        overrides = _overrides(str(run.record.get("command") or ""))
     seeds = [o.removeprefix("seed=") for o in overrides if o.startswith("seed=")]
     overall = (run.errors or {}).get("overall", {})
     errors = {c: overall[key] for c, (_, key) in ERRORS.items() if overall.get(key) is not None}
@@ -165,7 +156,7 @@ def _mean_rows(jobs: Sequence[Job], columns: Sequence[str], common: Sequence[str
         finished = [job for job in members if job.status == "finished"]
         count = str(len(finished))
         if len(finished) < len(members):
-            count += f" of {len(members)}, {len(members) - len(finished)} failed"
+            count += f" of {len(members)}, {len(members) - len(finished)} did not finish"
         cells = [_mean_and_spread([job.errors[c] for job in finished if c in job.errors]) for c in columns]
         rows.append([_name(members[0], common), count, *cells])
     return rows

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from msmlff.analysis.run_folder import model_label
+from msmlff.analysis.run_folder import group_label, model_label
 
 NOTHING = "—"
 
@@ -39,7 +39,7 @@ def error_table_view(
     Args:
         table: from ``msmlff.analysis.errors.error_table`` or test_metrics.json.
         title: of the table of all frames.
-        group_name: heading of the groups ("density g/cm³").
+        group_name: label that makes the groups (record.json's "group_name"), their heading.
         max_groups: with more groups than this, only that many with the largest force errors are shown.
     """
     overall = table["overall"]
@@ -51,7 +51,7 @@ def error_table_view(
         if hidden > 0:
             worst = sorted(by_group, key=lambda g: -(by_group[g]["force_rmse"] or 0.0))[:max_groups]
             by_group = {group: by_group[group] for group in by_group if group in worst}
-        parts.append(_group_view(by_group, group_name or "group", stress))
+        parts.append(_group_view(by_group, group_label(group_name), stress))
         if hidden > 0:
             parts.append(Text(f"{hidden} groups with smaller force errors are not shown", style="dim"))
     if table["nonfinite_frames"]:
@@ -147,7 +147,7 @@ def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("elements", " ".join(data.get("species", ())) or NOTHING),
     ]
     if data.get("group_name"):
-        rows.append(("groups by", str(data["group_name"])))
+        rows.append(("groups by", group_label(data["group_name"])))
     if data.get("pool_hash"):
         rows.append(("content hash", str(data["pool_hash"])[:16]))
     return rows
@@ -168,20 +168,16 @@ def _e0_rows(data: Mapping[str, Any], most: int = 8) -> list[tuple[str, str]]:
 def _model_rows(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("parameters", f"{model['parameters']:,}" if "parameters" in model else NOTHING)]
     for scale in model.get("scales", ()):
-        text = f"{scale['channels']} channels, l ≤ {scale['l_max']}"
+        rows.append((f"below {scale['cutoff']:g} Å", f"{scale['channels']} channels, l ≤ {scale['l_max']}"))
         if scale.get("neighbors") is not None:
-            text += f", {figure(scale['neighbors'])} neighbours"
-        rows.append((f"below {scale['cutoff']:g} Å", text))
+            rows.append(("", f"{figure(scale['neighbors'])} neighbours per atom"))
     return rows
 
 
 def _machine_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    versions = record.get("versions", {})
     rows = [(key, str(record[key])) for key in ("device", "backend") if record.get(key)]
-    if versions:
-        rows.append(
-            ("versions", ", ".join(f"{name} {version}" for name, version in list(versions.items())[:3]))
-        )
+    if "torch" in record.get("versions", {}):
+        rows.append(("torch", str(record["versions"]["torch"])))
     revision = str(record.get("git_revision") or "")[:12]
     rows.append(("msmlff", " ".join(x for x in (str(record.get("version", "")), revision) if x) or NOTHING))
     return rows

@@ -88,7 +88,7 @@ def fake_record(**changes: Any) -> dict[str, Any]:
             "e0s": {"H": -13.0123456},
             "e0_source": "least squares",
             "e0_residual_rmse": 0.1512,
-            "group_name": "density g/cm³",
+            "group_name": "density_g_cm3",
         },
     }
     data = record["data"]
