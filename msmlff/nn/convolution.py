@@ -12,7 +12,7 @@ from msmlff.nn.constant import Constant
 from msmlff.nn.e3nn_import import wigner_3j
 from msmlff.nn.edges import ScaleEdges
 from msmlff.nn.linear import EquivariantLinear, split_l
-from msmlff.nn.ops.convolution import Path, convolution, species_convolution
+from msmlff.nn.ops import Path, convolution, species_convolution
 from msmlff.nn.radial import RadialMLP
 
 #: Up to so many species the first layer sums over neighbours before it meets the channels.
