@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _wandb_logger(choice: DictConfig, folder: Path, config: DictConfig) -> Wandb
         mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
     id_file = folder / "wandb_id.txt"
     if not id_file.is_file():
-        id_file.write_text(wandb.util.generate_id() + "\n")
+        id_file.write_text(secrets.token_hex(4) + "\n")
     if wandb.run is not None:
         wandb.finish()  # of a job before this one in the same process: two runs must not merge
     logger = WandbLogger(

@@ -67,6 +67,7 @@ def prepare_run(
         raise InputError("the pool has no validation frames: set pool.val=FILE or pool.fractions.val")
     facts = {
         "device": device_name(device),
+        "backend": "reference (PyTorch, torch-scatter)",
         "model": _model_facts(model),
         "data": _data_facts(pool, pool_spec, chosen, e0s),
     }

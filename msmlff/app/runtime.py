@@ -118,3 +118,9 @@ def command_line() -> str:
     script = arguments[0] if arguments else ""
     words = ["python", "train.py"] if script.endswith("train.py") else [Path(script).name]
     return shlex.join([*words, *arguments[1:]])
+
+
+def shown_path(path: Path) -> Path:
+    """The path as a user would write it: relative where it lies below the working directory."""
+    working = Path.cwd()
+    return path.relative_to(working) if path.is_relative_to(working) else path

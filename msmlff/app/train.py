@@ -19,7 +19,16 @@ from msmlff.analysis.tables import error_table_view, start_page
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
 from msmlff.app.prepare import Prepared, door_notes, prepare_run
 from msmlff.app.record import Record, read_record, write_json
-from msmlff.app.runtime import command_line, git_revision, peak_memory_mb, pick_device, pick_dtype, prepare, versions
+from msmlff.app.runtime import (
+    command_line,
+    git_revision,
+    peak_memory_mb,
+    pick_device,
+    pick_dtype,
+    prepare,
+    shown_path,
+    versions,
+)
 from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.files import save_model
 from msmlff.training.checkpoints import LAST, Interrupted
@@ -45,7 +54,7 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     if sweep:
         done = _earlier_job(plain, folder)
         if done == "finished":
-            Console().print(f"[dim]{folder}: finished before, skipped[/]")
+            Console().print(f"[dim]{shown_path(folder)}: finished before, skipped[/]")
             return {"status": "skipped"}
         resume = done == "resumable"
     return run_guarded(lambda console: run(plain, folder, console, resume), folder, keep_going=sweep)
@@ -83,7 +92,7 @@ def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool)
     try:
         work(console)
     except Interrupted as stop:
-        status, message = "interrupted", f"{stop}. Continue with: python train.py resume={folder}"
+        status, message = "interrupted", f"{stop}. Continue with: python train.py resume={shown_path(folder)}"
     except DivergenceError as error:
         status, message = "diverged", str(error)
     except InputError as error:
@@ -181,4 +190,4 @@ def _say_where(folder: Path, config: DictConfig, console: Console) -> None:
     shown = [("report", "report.html"), ("model", "model.safetensors"), ("selection", "selection.json")]
     for label, name in shown:
         if (folder / name).is_file():
-            console.print(f"{label:>10}  {folder / name}", highlight=False, soft_wrap=True)
+            console.print(f"{label:>10}  {shown_path(folder / name)}", highlight=False, soft_wrap=True)
