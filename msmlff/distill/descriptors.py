@@ -14,14 +14,13 @@ import numpy as np
 
 import msmlff
 from msmlff.data.array_folder import file_sha256
-from msmlff.data.neighbors import neighbor_list
 from msmlff.data.store import FrameStore
 from msmlff.distill.feature_cache import FORMAT, Job, cached_rows
 from msmlff.distill.features import Features
 from msmlff.errors import InputError
 
 if TYPE_CHECKING:
-    # torch and e3nn take seconds to import, and cached features need neither.
+    # torch, e3nn and vesin take seconds to import, and cached features need none of them.
     import torch
 
     from msmlff.models.base import ForceField
@@ -94,6 +93,7 @@ class ModelDescriptor(Descriptor):
         import torch
 
         from msmlff.data.collate import collate
+        from msmlff.data.neighbors import neighbor_list
 
         model = self.model(frames).eval().to(self._device())
         unknown = sorted(set(frames.atomic_numbers) - set(model.atomic_numbers))
@@ -281,6 +281,8 @@ def _numbers(frames: FrameStore) -> np.ndarray:
 
 def _mean_neighbors(frames: FrameStore, cutoff: float) -> float:
     """Neighbours of an atom, averaged over frames evenly spread over the pool; at least one."""
+    from msmlff.data.neighbors import neighbor_list
+
     neighbors, atoms = 0, 0
     for i in np.unique(np.linspace(0, len(frames) - 1, NEIGHBOR_FRAMES).astype(int)):
         frame = frames[int(i)]
