@@ -47,7 +47,7 @@ def neighbor_list(
     Raises:
         InputError: a periodic direction without a lattice vector, positions that are not finite, cutoff <= 0.
     """
-    positions, cell, periodic = _checked(positions, cell, pbc, cutoff)
+    positions, cell, periodic = checked_geometry(positions, cell, pbc, cutoff)
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=threads)
     sender, receiver, shift, length = search.compute(positions, cell, periodic, quantities="ijSd")
     # Two stable sorts: the second keeps the lengths ascending within each receiver. On 16-bit keys numpy
@@ -71,9 +71,10 @@ def index_type(count: int) -> type[np.signedinteger]:
     return np.int32 if count <= np.iinfo(np.int32).max else np.int64
 
 
-def _checked(
+def checked_geometry(
     positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, cell and periodic directions ready for a search; raises as ``neighbor_list`` does."""
     positions = np.ascontiguousarray(positions, dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != 3:
         raise InputError(f"positions have shape {positions.shape}; they must be [atoms, 3]")
