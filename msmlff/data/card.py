@@ -13,6 +13,7 @@ import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 from ase.units import GPa
 
+from msmlff import __version__
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
@@ -112,7 +113,9 @@ class DataCard:
             groups=[group.row(label) for label, group in groups.items()],
             level=level,
             sources=list(sources),
-            versions=dict(versions or {p: version(p) for p in ("msmlff", "numpy", "ase")}),
+            versions=dict(
+                versions or {"msmlff": __version__, "numpy": version("numpy"), "ase": version("ase")}
+            ),
             notes=list(notes),
         )
 

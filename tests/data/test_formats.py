@@ -98,8 +98,8 @@ def test_reference_data_reads_as_with_ase(reference_data) -> None:
     path = reference_data / "organics_gfn2xtb" / "train_1000.extxyz.gz"
     ours = list(read_frames(path))
     assert len(ours) == 1003
-    for i in (0, 3, 700):
-        _assert_close(ours[i], from_ase(ase.io.read(path, i)))
+    for frame, atoms in zip(ours, ase.io.read(path, ":5"), strict=False):
+        _assert_close(frame, from_ase(atoms))
     assert ours[3].info["Comp"] == "VC(3)"
     keyed = next(
         read_frames(reference_data / "dense_hydrogen_pbe" / "val.extxyz.gz", LabelKeys(group="density_g_cm3"))
