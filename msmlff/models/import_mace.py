@@ -42,7 +42,7 @@ def import_mace(path: str | Path, *, trust: bool = False) -> MACE:
         trust: must be True: unpickling runs code from the file, so it must come from a source you trust.
 
     Raises:
-        InputError: not trusted, no such file, not a mace-torch model, or a variant without a counterpart here.
+        InputError: not trusted, no such file, not a mace-torch model, or one without a counterpart here.
     """
     path = Path(path)
     if not trust:

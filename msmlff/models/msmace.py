@@ -60,7 +60,7 @@ class Scale:
         if self.cutoff <= 0 or self.channels < 1 or self.l_max < 0 or min(self.radial_mlp, default=0) < 1:
             raise InputError(
                 f"{self}: cutoff must be positive, channels at least 1, l_max at least 0, radial_mlp a list "
-                "of positive layer sizes"
+                "of one or more positive layer sizes"
             )
 
 

@@ -13,7 +13,7 @@ from msmlff.nn.e3nn_import import wigner_3j
 from msmlff.nn.edges import ScaleEdges
 from msmlff.nn.linear import EquivariantLinear, split_l
 from msmlff.nn.ops import Path, convolution, species_convolution
-from msmlff.nn.radial import RadialMLP
+from msmlff.nn.radial import SILU_SCALE, RadialMLP
 
 #: Up to so many species the first layer sums over neighbours before it meets the channels.
 _SPECIES_SUM_UP_TO = 4
@@ -83,7 +83,8 @@ class ScaleConvolution(nn.Module):
         """
         if species is not None and features.shape[0] > _SPECIES_SUM_UP_TO:
             return self.forward(features[species].unsqueeze(1), edges)
-        phi, weight = self.radial(edges.radial), self.radial_weight * (1.0 / math.sqrt(self.radial.outputs))
+        phi = self.radial(edges.radial)
+        weight = self.radial_weight * (SILU_SCALE / math.sqrt(self.radial.outputs))
         if species is None:
             h = self.down(split_l(features))
             couplings = [coupling(h) for coupling in self._couplings]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations_with_replacement, permutations
+from itertools import permutations
 
 import numpy as np
 
 from msmlff.nn.e3nn_import import wigner_3j
+from msmlff.nn.ops.types import monomials
 
 #: Beyond this degree intermediate irreps of unnatural parity are left out, as mace-torch does.
 _ALL_INTERMEDIATES_UP_TO = 3
@@ -82,11 +83,6 @@ def symmetric_part(coefficient: np.ndarray) -> np.ndarray:
     degree = coefficient.ndim - 1
     orders = [(0, *(1 + i for i in order)) for order in permutations(range(degree))]
     return np.mean([coefficient.transpose(order) for order in orders], axis=0)
-
-
-def monomials(dim: int, degree: int) -> list[tuple[int, ...]]:
-    """Ascending index tuples of all monomials of ``degree`` in ``dim`` variables."""
-    return list(combinations_with_replacement(range(dim), degree))
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from msmlff.nn.constant import Constant
-from msmlff.nn.coupling import folded_coupling, monomials
+from msmlff.nn.coupling import folded_coupling
 from msmlff.nn.ops import MonomialTable, symmetric_contraction
 from msmlff.nn.species import SpeciesGroups
 
@@ -31,7 +31,7 @@ class SymmetricContraction(nn.Module):
             raise ValueError(f"the product's l is {l_out_max}, larger than {l_max} of its factors")
         self.l_max, self.l_out_max, self.correlation = l_max, l_out_max, correlation
         dim = (l_max + 1) ** 2
-        self._table = MonomialTable(dim, _factors(dim, correlation), correlation)
+        self._table = MonomialTable.build(dim, correlation)
         self._couplings: list[Constant] = []
         self.weights = nn.ParameterList()
         for l_out in range(l_out_max + 1):
@@ -59,16 +59,6 @@ class SymmetricContraction(nn.Module):
                 for z, part in enumerate(parts)
             ]
         )
-
-
-def _factors(dim: int, correlation: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """How the monomials of each degree 2 .. correlation - 1 arise: (monomial one degree lower, variable)."""
-    factors = []
-    for degree in range(2, correlation):
-        lower = {t: i for i, t in enumerate(monomials(dim, degree - 1))}
-        chosen = monomials(dim, degree)
-        factors.append((tuple(lower[t[:-1]] for t in chosen), tuple(t[-1] for t in chosen)))
-    return tuple(factors)
 
 
 def _stack(tables: list[np.ndarray]) -> np.ndarray:

@@ -35,7 +35,7 @@ def make_mace(
     torch.manual_seed(3)
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    arguments = dict(
+    arguments: dict[str, object] = dict(  # noqa: C408
         r_max=4.0,
         num_bessel=6,
         num_polynomial_cutoff=5,
@@ -139,7 +139,7 @@ def test_untrusted_file_is_not_read(tmp_path: Path) -> None:
 
 def test_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "foreign.model").write_bytes(b"not a pickle")
-    with pytest.raises(InputError, match="foreign.model"):
+    with pytest.raises(InputError, match=r"foreign\.model"):
         import_mace(tmp_path / "foreign.model", trust=True)
     with pytest.raises(InputError, match="no such file"):
         import_mace(tmp_path / "absent.model", trust=True)

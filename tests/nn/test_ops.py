@@ -144,3 +144,23 @@ def test_contraction_gradgradcheck() -> None:
     inputs = (random(3, 4, 2), *weights)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("hidden", [[4], [5, 3, 4]])
+def test_radial_network_derivatives(hidden: list[int]) -> None:
+    torch.manual_seed(5)
+    sizes = [3, *hidden]
+    weights = [random(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+
+    def plain(x: Tensor, *w: Tensor) -> Tensor:
+        for matrix in w:
+            x = torch.nn.functional.silu(x @ matrix)
+        return x
+
+    def ours(x: Tensor, *w: Tensor) -> Tensor:
+        return ops.radial_network(x, list(w))
+
+    inputs = (random(6, 3), *weights)
+    torch.testing.assert_close(ours(*inputs), plain(*inputs))
+    assert torch.autograd.gradcheck(ours, inputs)
+    assert torch.autograd.gradgradcheck(ours, inputs)

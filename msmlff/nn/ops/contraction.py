@@ -43,24 +43,25 @@ def _pieces(x: Tensor, table: MonomialTable) -> list[slice]:
 
 def _monomials(x: Tensor, table: MonomialTable) -> Tensor:
     """[channels, dim, atoms] -> [channels, monomials, atoms]."""
-    rows = [torch.ones_like(x[:, :1]), x][: table.correlation]
-    for lower, variable in table.factors:
-        rows.append(_product(rows[-1], x, lower, variable))
-    return torch.cat(rows, dim=1)
+    out = x.new_empty(x.shape[0], len(table.degrees), x.shape[2])
+    out[:, 0] = 1.0
+    if table.correlation > 1:
+        out[:, 1 : 1 + table.dim] = x
+    for lower, first, rows in table.products:
+        torch.mul(out[:, lower : lower + 1], x[:, first:], out=out[:, rows])
+    return out
 
 
-def _monomial_derivative(x: Tensor, v: Tensor, table: MonomialTable) -> Tensor:
+def _monomial_derivative(x: Tensor, v: Tensor, monomials: Tensor, table: MonomialTable) -> Tensor:
     """Derivative of the monomials along v: same shapes as ``_monomials``."""
-    rows, moved = [torch.ones_like(x[:, :1]), x], [torch.zeros_like(x[:, :1]), v]
-    rows, moved = rows[: table.correlation], moved[: table.correlation]
-    for lower, variable in table.factors:
-        moved.append(_product(moved[-1], x, lower, variable) + _product(rows[-1], v, lower, variable))
-        rows.append(_product(rows[-1], x, lower, variable))
-    return torch.cat(moved, dim=1)
-
-
-def _product(lower: Tensor, x: Tensor, index: Sequence[int], variable: Sequence[int]) -> Tensor:
-    return lower[:, index] * x[:, variable]
+    out = torch.empty_like(monomials)
+    out[:, 0] = 0.0
+    if table.correlation > 1:
+        out[:, 1 : 1 + table.dim] = v
+    for lower, first, rows in table.products:
+        torch.mul(out[:, lower : lower + 1], x[:, first:], out=out[:, rows])
+        out[:, rows].addcmul_(monomials[:, lower : lower + 1], v[:, first:])
+    return out
 
 
 class _Contraction(torch.autograd.Function):
@@ -74,7 +75,7 @@ class _Contraction(torch.autograd.Function):
         out = x.new_empty(channels, matrix.shape[1] // dim, atoms)
         for c in _pieces(x, table):
             product = torch.bmm(matrix[c], _monomials(x[c], table))
-            out[c] = (product.view(-1, out.shape[1], dim, atoms) * x[c].unsqueeze(1)).sum(dim=2)
+            out[c] = (product.view(*out[c].shape[:2], dim, atoms) * x[c].unsqueeze(1)).sum(dim=2)
         return out
 
     @staticmethod
@@ -86,8 +87,9 @@ class _Contraction(torch.autograd.Function):
 
 def _jacobian(x: Tensor, matrix: Tensor, monomials: Tensor, weights: Tensor) -> Tensor:
     """[channels, M, dim, atoms] sum_t weights_t A[M, k, t] monomials_t."""
+    channels, dim, atoms = x.shape
     product = torch.bmm(matrix * weights, monomials)
-    return product.view(x.shape[0], -1, x.shape[1], x.shape[2])
+    return product.view(channels, matrix.shape[1] // dim, dim, atoms)
 
 
 def _outer(x: Tensor, grad: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ class _Gradient(torch.autograd.Function):
                 # <v, dE/dx> = sum_M g_M J_M v: its derivatives by g, x and A.
                 jacobian = _jacobian(x[c], matrix[c], monomials, weights)
                 out_grad[c] += (jacobian * v[c].unsqueeze(1)).sum(dim=2)
-                moved = _monomial_derivative(x[c], v[c], table)
+                moved = _monomial_derivative(x[c], v[c], monomials, table)
                 hessian = _jacobian(x[c], matrix[c], moved, weights)
                 out_x[c] += (hessian * grad[c].unsqueeze(2)).sum(dim=1)
                 out_matrix[c] += torch.bmm(_outer(v[c], grad[c]), monomials.transpose(1, 2)) * weights

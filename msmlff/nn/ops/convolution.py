@@ -1,8 +1,9 @@
 """Convolution over neighbours, block by block, with first and second derivatives derived by hand.
 
-With R = phi W, a message M[s, m, k] = R[s, k] h[j_s, m, k] and an angular factor Q[s, m, c] = C Y, a path
-gives A[i, c, k] = sum over the slots s of row i and m of Q M. It is linear in each of phi, W, h and Y, so gradients
-are the same products with operands exchanged. Nothing of size slots x paths x channels outlives its block.
+With R = phi W, a message M[s, m, k] = R[s, k] h[j_s, m, k] and an angular factor Q[s, m, c] = C Y, a path is
+A[i, c, k] = sum over the slots s of row i and over m of Q M. It is linear in each of phi, W, h and Y, so its
+gradients are the same products with operands exchanged. Nothing of size slots x paths x channels outlives its
+block.
 """
 
 from __future__ import annotations

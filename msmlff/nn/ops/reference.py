@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from msmlff.nn.edges import ScaleEdges
-from msmlff.nn.ops.types import MonomialTable, Path
+from msmlff.nn.ops.types import MonomialTable, Path, monomials
 
 
 def convolution(
@@ -84,12 +84,13 @@ def symmetric_contraction(
     Returns:
         [atoms, sum of 2 L + 1, channels].
     """
-    rows = [torch.ones_like(features[:, :1]), features][: table.correlation]
-    for lower, variable in table.factors:
-        rows.append(rows[-1][:, lower] * features[:, variable])
-    monomials = torch.cat(rows, dim=1)
+    rows = [torch.ones_like(features[:, 0])]
+    rows += [
+        features[:, list(t)].prod(dim=1) for d in range(1, table.correlation) for t in monomials(table.dim, d)
+    ]
+    basis = torch.stack(rows, dim=1)
     out = []
     for weight, coupling in zip(weights, couplings, strict=True):
-        matrix = (coupling @ weight).view(-1, table.dim, monomials.shape[1], features.shape[2])
-        out.append(torch.einsum("mktc,itc,ikc->imc", matrix, monomials, features))
+        matrix = (coupling @ weight).view(-1, table.dim, basis.shape[1], features.shape[2])
+        out.append(torch.einsum("mktc,itc,ikc->imc", matrix, basis, features))
     return torch.cat(out, dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,33 @@ class Path:
 
 @dataclass(frozen=True)
 class MonomialTable:
-    """The monomials of degree 0 .. correlation - 1 in ``dim`` variables.
+    """The monomials of degree 0 .. correlation - 1 in ``dim`` variables, by degree, then ascending.
 
     Attributes:
         dim: number of variables.
-        factors: for each degree from 2 up, which monomial of one degree less times which variable each is.
         correlation: one more than the highest degree.
+        degrees: the degree of each monomial.
+        products: how those of degree 2 and more arise: (a, i, rows) stands for monomial a times each of the
+            variables i .. dim - 1.
     """
 
     dim: int
-    factors: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     correlation: int
+    degrees: tuple[int, ...]
+    products: tuple[tuple[int, int, slice], ...]
 
-    @property
-    def degrees(self) -> list[int]:
-        """The degree of each monomial."""
-        counts = [1, self.dim, *(len(variable) for _, variable in self.factors)][: self.correlation]
-        return [degree for degree, count in enumerate(counts) for _ in range(count)]
+    @classmethod
+    def build(cls, dim: int, correlation: int) -> MonomialTable:
+        """The table for a contraction of degree ``correlation``."""
+        indices = [t for degree in range(correlation) for t in monomials(dim, degree)]
+        row, products = 1 + dim, []
+        for a, index in enumerate(indices):
+            if 1 <= len(index) < correlation - 1:
+                products.append((a, index[-1], slice(row, row + dim - index[-1])))
+                row += dim - index[-1]
+        return cls(dim, correlation, tuple(len(t) for t in indices), tuple(products))
+
+
+def monomials(dim: int, degree: int) -> list[tuple[int, ...]]:
+    """Ascending index tuples of all monomials of ``degree`` in ``dim`` variables."""
+    return list(combinations_with_replacement(range(dim), degree))

@@ -1,0 +1,129 @@
+"""Multilayer perceptron of the radial functions, with first and second derivatives derived by hand.
+
+a_l = silu(z_l), z_l = a_{l-1} W_l. Every edge passes through it, so it is computed in pieces that stay in the
+cache, and hidden layers are computed again in the backward passes rather than stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+#: Numbers of one layer's piece.
+_PIECE = 1 << 16
+
+
+def radial_network(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """silu(.. silu(x W_1) .. W_n): [items, inputs] -> [items, outputs], differentiable twice."""
+    return _Network.apply(x, *weights)
+
+
+def _pieces(x: Tensor, weights: tuple[Tensor, ...]) -> Iterator[slice]:
+    step = max(1, _PIECE // max(w.shape[1] for w in weights))
+    return (slice(a, a + step) for a in range(0, x.shape[0], step))
+
+
+def _forward(x: Tensor, weights: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    """Activations a_0 .. a_n and arguments z_1 .. z_n."""
+    a, z = [x], []
+    for weight in weights:
+        z.append(a[-1] @ weight)
+        a.append(functional.silu(z[-1]))
+    return a, z
+
+
+class _Network(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        out = x.new_empty(x.shape[0], weights[-1].shape[1])
+        for piece in _pieces(x, weights):
+            out[piece] = _forward(x[piece], weights)[0][-1]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        needed = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:]))
+        return _Gradient.apply(needed, grads[0], *ctx.saved_tensors)
+
+
+class _Gradient(torch.autograd.Function):
+    """(dE/da_n, x, W) -> dE/d(x, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, needed: tuple[bool, bool], grad: Tensor, x: Tensor, *weights: Tensor) -> tuple:
+        ctx.save_for_backward(grad, x, *weights)
+        ctx.set_materialize_grads(False)
+        grad_x, grad_weights = torch.empty_like(x), [torch.zeros_like(w) for w in weights]
+        for piece in _pieces(x, weights):
+            a, z = _forward(x[piece], weights)
+            g = grad[piece]
+            for l in range(len(weights) - 1, -1, -1):
+                g = torch.ops.aten.silu_backward(g, z[l])
+                if needed[1]:
+                    grad_weights[l].addmm_(a[l].t(), g)
+                if l or needed[0]:
+                    g = g @ weights[l].t()
+            if needed[0]:
+                grad_x[piece] = g
+        return (grad_x if needed[0] else None, *(grad_weights if needed[1] else [None] * len(weights)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, x, *weights = ctx.saved_tensors
+        out_grad, out_x = torch.empty_like(grad), torch.empty_like(x)
+        out_weights = [torch.zeros_like(w) for w in weights]
+        for piece in _pieces(x, tuple(weights)):
+            out_grad[piece], out_x[piece] = _second(piece, grad, x, weights, v, out_weights)
+        return (None, out_grad, out_x, *out_weights)
+
+
+def _second(
+    piece: slice,
+    grad: Tensor,
+    x: Tensor,
+    weights: list[Tensor],
+    v: tuple[Tensor | None, ...],
+    out_weights: list[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Gradient of <v, dE/d(x, W)> by dE/da_n and by x; that by W is added to ``out_weights``.
+
+    With g_l = dE/da_l and u_l = g_l silu'(z_l), g_{l-1} = u_l W_l^T. The derivative runs up along g's chain
+    and then down along a's.
+    """
+    layers = range(len(weights))
+    a, z = _forward(x[piece], tuple(weights))
+    sigma = [torch.sigmoid(argument) for argument in z]
+    slope = [s * (1 + argument * (1 - s)) for s, argument in zip(sigma, z, strict=True)]
+    g, u = grad[piece], [grad] * len(weights)
+    by_silu = [grad] * len(weights)
+    for l in reversed(layers):
+        u[l] = g * slope[l]
+        s = sigma[l]
+        by_silu[l] = g * (s * (1 - s)).mul_(2 + z[l] * (1 - 2 * s))
+        if l:
+            g = u[l] @ weights[l].t()
+    up = torch.zeros_like(a[0]) if v[0] is None else v[0][piece]
+    for l in layers:
+        out_weights[l].addmm_(up.t(), u[l])
+        along = up @ weights[l]
+        vweight = v[l + 1]
+        if vweight is not None:
+            along.addmm_(a[l], vweight)
+        by_silu[l].mul_(along)
+        up = along * slope[l]
+    down = torch.zeros_like(u[-1])
+    for l in reversed(layers):
+        total = by_silu[l].addcmul_(down, slope[l])
+        out_weights[l].addmm_(a[l].t(), total)
+        down = total @ weights[l].t()
+        vweight = v[l + 1]
+        if vweight is not None:
+            down.addmm_(u[l], vweight.t())
+    return up, down
