@@ -52,7 +52,7 @@ def import_mace(path: str | Path, *, trust: bool = False) -> MACE:
         )
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    _mace_modules()
+    mace_modules()
     try:
         # weights_only=False on purpose: the file holds a whole pickled model, and the user vouched for it.
         module = torch.load(path, map_location="cpu", weights_only=False)
@@ -69,7 +69,7 @@ def convert_mace(module: nn.Module, source: str = "mace-torch model") -> MACE:
     Raises:
         InputError: a variant without a counterpart here, or a result that differs.
     """
-    mace = _mace_modules()
+    mace = mace_modules()
     try:
         config = _config(module, mace, source)
         model = MACE(**config)
@@ -84,7 +84,7 @@ def convert_mace(module: nn.Module, source: str = "mace-torch model") -> MACE:
     return model.to(dtype)
 
 
-def _mace_modules() -> ModuleType:
+def mace_modules() -> ModuleType:
     """``mace.modules``, imported once; the environment variable that mace-torch sets is put back."""
     before = os.environ.get(_VARIABLE)
     try:

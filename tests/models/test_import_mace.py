@@ -13,7 +13,8 @@ from torch import nn
 
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
-from msmlff.models.import_mace import convert_mace, import_mace, mace_input
+from msmlff.models.import_mace import convert_mace, import_mace, mace_input, mace_modules
+from msmlff.nn.e3nn_import import o3
 
 ORGANIC = (1, 6, 8)
 
@@ -29,9 +30,7 @@ def make_mace(
     **options: object,
 ) -> nn.Module:
     """A mace-torch model with random weights in float64."""
-    from e3nn import o3
-    from mace import modules
-
+    modules = mace_modules()
     torch.manual_seed(3)
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
