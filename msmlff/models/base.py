@@ -148,5 +148,6 @@ def _stress(gradient: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
     )
     virial = virial.view(-1, 3, 3)
     volume = torch.linalg.det(batch.cell.to(virial.dtype)).abs()
-    volume = torch.where(volume > 0, volume, torch.full_like(volume, float("nan")))
-    return 0.5 * (virial + virial.transpose(1, 2)) / volume.view(-1, 1, 1)
+    stress = 0.5 * (virial + virial.transpose(1, 2)) / volume.where(volume > 0, 1.0).view(-1, 1, 1)
+    # Filled in at the end, so that gradients of the other frames stay finite.
+    return stress.masked_fill((volume == 0).view(-1, 1, 1), float("nan"))
