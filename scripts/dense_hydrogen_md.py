@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from dense_hydrogen_plan import Plan, tidy
 
+from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
 from msmlff.data.packing import BatchBudget
-from msmlff.data.collate import collate
 from msmlff.data.statistics import dataset_statistics
 from msmlff.data.store import FrameStore
 from msmlff.labeling.labeler import one_thread
@@ -99,18 +99,24 @@ def train(
         batch=BatchBudget(frames=2),
         validation_batch=BatchBudget(frames=8),
         loss=LossSpec(
-            energy=LossTerm("huber", 4.0, 0.1), forces=LossTerm("huber", 1.0, 0.5), stress=LossTerm("mse", 0.0)
+            energy=LossTerm("huber", 20.0, 0.1),
+            forces=LossTerm("huber", 1.0, 0.5),
+            stress=LossTerm("huber", 4.0, 0.1),
         ),
         optimizer=OptimizerSpec(lr=lr),
         schedule=ScheduleSpec(warmup_steps=min(50, steps // 4)),
     )
     result = fit(model, *sets, spec, Run(folder, seed=seed, device="cpu"))
-    save_model(result.model, path, {"purpose": "drives the MD that samples dense hydrogen", "frames": len(frames)})
+    save_model(
+        result.model, path, {"purpose": "drives the MD that samples dense hydrogen", "frames": len(frames)}
+    )
     return path
 
 
 def force_errors(model_file: Path, frames: Sequence[Configuration], batch: int = 8) -> dict[str, float]:
-    """Force RMSE (eV/Å) and energy RMSE (meV/atom) of a model on labelled frames, and the RMS force component."""
+    """Force RMSE (eV/Å) and energy RMSE (meV/atom) of a model on labelled frames, and the RMS force
+    component.
+    """
     model = load_model(model_file).eval()
     residuals, labels, energies = [], [], []
     for first in range(0, len(frames), batch):
@@ -156,7 +162,9 @@ def run_task(task: Task) -> list[Trajectory]:
 
 
 def simulate(task: Task, processes: int) -> list[Trajectory]:
-    """Run the replicas of ``task`` shared out evenly over processes; trajectories in the order of ``starts``."""
+    """Run the replicas of ``task`` shared out evenly over processes; trajectories in the order of
+    ``starts``.
+    """
     shares = [list(range(p, len(task.starts), processes)) for p in range(processes)]
     parts = [
         replace(task, starts=[task.starts[i] for i in share], ids=[task.ids[i] for i in share])
@@ -202,5 +210,10 @@ def _frame(data: dict) -> Configuration:
     positions = np.array(data["positions"])
     numbers = np.ones(len(positions), dtype=np.int64)
     return Configuration(
-        numbers, positions, np.array(data["cell"]), np.ones(3, dtype=bool), group=data["group"], info=data["info"]
+        numbers,
+        positions,
+        np.array(data["cell"]),
+        np.ones(3, dtype=bool),
+        group=data["group"],
+        info=data["info"],
     )

@@ -9,7 +9,9 @@ import numpy as np
 from msmlff.data.configuration import Configuration
 from msmlff.sampling import molecular_lattice, random_packing, separate
 
-POSITION_DECIMALS = 6  # Å; positions are rounded before they are labelled, so the labels belong to what is shipped
+POSITION_DECIMALS = (
+    6  # Å; positions are rounded before they are labelled, so the labels belong to what is shipped
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,18 @@ class Plan:
         splits: frames of each split; every split is a trajectory of its own.
         spares: further frames at the end of each trajectory, in place of frames whose SCF fails.
         lattices, packings: seed frames of each kind.
+        electronic_temperature: K, smearing of the labels: at the Gamma point alone, a metal in so small a
+            cell has a spectrum of few levels, and with less smearing the force on an atom depends on the
+            whole cell.
         cutoff, channels, l_max, correlation, layers, radial_mlp: the model that drives the MD.
         train_steps: optimiser steps of the first training and of each later one.
-        round_fs: length of each round's MD, fs; the rounds end early when the aim is reached.
-        target: force RMSE on visited frames over their force RMS, below which (and with no failed replica) the
-            rounds end.
+        round_fs: length of each round's MD, fs; the rounds end early when ``target`` is reached.
+        target: force RMSE on visited frames over their force RMS, below which (and with no failed replica)
+            the rounds end.
         timestep_fs, explore_friction, friction: fs, 1/fs, 1/fs.
-        equilibration_fs, spacing_fs: before the first frame of a split, and between frames.
+        equilibration_fs: before the first frame, of a trajectory from a fresh start and of one that goes on
+            from an exploration.
+        spacing_fs: between frames.
         min_distance: Å: a replica with a closer pair has failed; no shipped frame has one.
     """
 
@@ -38,21 +45,22 @@ class Plan:
     temperature: float = 1000.0
     splits: dict[str, int] = field(default_factory=lambda: {"pool": 25, "val": 2, "test": 10})
     spares: int = 2
-    lattices: int = 5
-    packings: int = 5
-    cutoff: float = 2.5
-    channels: int = 32
+    lattices: int = 1
+    packings: int = 1
+    electronic_temperature: float = 6000.0
+    cutoff: float = 2.8
+    channels: int = 24
     l_max: int = 2
     correlation: int = 3
     layers: int = 1
     radial_mlp: tuple[int, ...] = (16, 16)
-    train_steps: tuple[int, int] = (1200, 800)
-    round_fs: tuple[float, ...] = (100.0, 200.0, 300.0, 300.0, 400.0, 400.0)
+    train_steps: tuple[int, int] = (1200, 1000)
+    round_fs: tuple[float, ...] = (100.0, 200.0, 300.0)
     target: float = 0.15
-    timestep_fs: float = 0.4
+    timestep_fs: float = 0.5
     explore_friction: float = 0.05
     friction: float = 0.02
-    equilibration_fs: float = 400.0
+    equilibration_fs: tuple[float, float] = (400.0, 300.0)
     spacing_fs: float = 20.0
     min_distance: float = 0.5
 
@@ -72,7 +80,7 @@ class Plan:
             train_steps=(20, 10),
             round_fs=(4.0,),
             timestep_fs=0.2,
-            equilibration_fs=2.0,
+            equilibration_fs=(2.0, 2.0),
             spacing_fs=2.0,
             min_distance=0.1,
         )
@@ -88,7 +96,9 @@ def seed_frames(plan: Plan) -> list[Configuration]:
     frames = []
     for d, density in enumerate(plan.densities):
         for k in range(plan.lattices):
-            frames.append(lattice_start(plan, density, 0.03 + 0.12 * k / max(1, plan.lattices - 1), 1000 * d + k))
+            frames.append(
+                lattice_start(plan, density, 0.03 + 0.12 * k / max(1, plan.lattices - 1), 1000 * d + k)
+            )
         for k in range(plan.packings):
             distance = 0.62 + 0.3 * k / max(1, plan.packings - 1)
             frames.append(packing_start(plan, density, distance, 1000 * d + 500 + k))

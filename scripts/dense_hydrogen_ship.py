@@ -17,7 +17,6 @@ from msmlff.analysis.observables import min_pair_distance, molecular_fraction, p
 from msmlff.analysis.plots import plot_molecular_fraction, plot_pressure, plot_rdf_by_density
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import read_frames, write_frames
-from msmlff.labeling import XTBEngine
 
 SIZE_LIMIT = 8 * 1024 * 1024  # bytes of the whole pool
 DECIMALS = 6  # positions Å, forces eV/Å, energy eV
@@ -48,10 +47,12 @@ def ship(
     out.mkdir(parents=True, exist_ok=True)
     for split, frames in splits.items():
         write_frames(out / f"{split}.extxyz.gz", [rounded(f) for f in frames], digits=DECIMALS)
-    card = {**about(splits), "problems": problems, "by_density": table, "history": history}
+    card = {**about(splits, history), "problems": problems, "by_density": table, "history": history}
     (out / "data_card.json").write_text(json.dumps(card, indent=1) + "\n")
     size = sum(p.stat().st_size for p in out.iterdir() if p.is_file())
-    print(f"{out}: {sum(map(len, splits.values()))} frames, {size / 1e6:.2f} MB; {len(problems)} problems {problems}")
+    count = sum(map(len, splits.values()))
+    count = sum(map(len, splits.values()))
+    print(f"{out}: {count} frames, {size / 1e6:.2f} MB; {len(problems)} problems {problems}", flush=True)
     if size > SIZE_LIMIT:
         raise SystemExit(f"{out} holds {size} bytes; at most {SIZE_LIMIT} may be shipped")
     for split, frames in splits.items():
@@ -119,7 +120,7 @@ def physical_problems(
     return problems
 
 
-def about(splits: dict[str, list[Configuration]]) -> dict[str, Any]:
+def about(splits: dict[str, list[Configuration]], history: dict[str, Any]) -> dict[str, Any]:
     """What the data are: counts, method, units, versions."""
     return {
         "name": "dense_hydrogen",
@@ -127,8 +128,8 @@ def about(splits: dict[str, list[Configuration]]) -> dict[str, Any]:
         "frames": {split: len(frames) for split, frames in splits.items()},
         "atoms_per_frame": len(splits["pool"][0]),
         "labels": {
-            "method": "GFN1-xTB, periodic (Gamma point only), tblite's default settings",
-            "engine": XTBEngine().settings(),
+            "method": "GFN1-xTB, periodic (Gamma point only), tblite; Fermi smearing as in engine",
+            "engine": history["engine"],
             "reference": "Grimme, Bannwarth, Shushkov, J. Chem. Theory Comput. 13, 1989 (2017)",
         },
         "units": {
@@ -150,7 +151,9 @@ def about(splits: dict[str, list[Configuration]]) -> dict[str, Any]:
 
 
 def verify_file(path: Path, frames: Sequence[Configuration]) -> None:
-    """Read the file back and compare; labels must belong to the positions that are written, to the last digit."""
+    """Read the file back and compare; labels must belong to the positions that are written, to the last
+    digit.
+    """
     written = list(read_frames(path))
     if len(written) != len(frames):
         raise SystemExit(f"{path} holds {len(written)} frames instead of {len(frames)}")

@@ -1,9 +1,11 @@
-"""Make the embedded pool ``dense_hydrogen``: sample, label, train, simulate, again until stable; then produce and ship.
+"""Make the embedded pool ``dense_hydrogen``.
+
+Sample, label, train, simulate, again until the MD is stable; then produce, label, check and write.
 
     python scripts/make_dense_hydrogen.py --workdir work/dense_hydrogen --out msmlff/data/pools/dense_hydrogen
 
-Every stage leaves its result in the working folder and is skipped when it is there; labels are cached one by one, so a
-killed run continues where it stopped. All random numbers are seeded.
+Every stage leaves its result in the working folder and is skipped when it is there; labels are cached one by
+one, so a killed run continues where it stopped. All random numbers are seeded.
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from dense_hydrogen_md import Task, Trajectory, force_errors, load_trajectories, save_trajectories, simulate, train
+from dense_hydrogen_md import (
+    Task,
+    Trajectory,
+    force_errors,
+    load_trajectories,
+    save_trajectories,
+    simulate,
+    train,
+)
 from dense_hydrogen_plan import Plan, lattice_start, packing_start, seed_frames
 from dense_hydrogen_ship import ship
 
@@ -27,7 +37,7 @@ from msmlff.labeling import Labeler, LabelResult, XTBEngine, with_labels
 from msmlff.simulation import LangevinSettings
 
 EXPLORE_EVERY_FS = 10.0
-LABELS_PER_REPLICA = 2
+FIRST_LABELS, LATER_LABELS = 2, 1  # frames labelled per replica in the first and in later rounds
 MAX_ATTEMPTS = 4
 
 
@@ -37,7 +47,8 @@ class Maker:
     def __init__(self, plan: Plan, workdir: Path, processes: int) -> None:
         self.plan, self.workdir, self.processes = plan, workdir, processes
         workdir.mkdir(parents=True, exist_ok=True)
-        self.labeler = Labeler(XTBEngine(), workdir / "labels", processes, timeout=300.0, max_force=100.0)
+        self.engine = XTBEngine(electronic_temperature=plan.electronic_temperature)
+        self.labeler = Labeler(self.engine, workdir / "labels", processes, timeout=300.0, max_force=100.0)
         self.counts: dict[str, Counter[str]] = {}
 
     def label(self, stage: str, frames: Sequence[Configuration]) -> list[LabelResult]:
@@ -62,7 +73,7 @@ class Maker:
     def atom_energy(self) -> float:
         """eV, energy of an isolated hydrogen atom with the pool's method."""
         atom = Configuration(np.array([1]), np.zeros((1, 3)))
-        return XTBEngine(uhf=1).label(atom).energy
+        return replace(self.engine, uhf=1).label(atom).energy
 
     def starts(self, attempt: int = 0) -> list[Configuration]:
         """Two starting frames per density: a lattice, then a packing; other ones for each attempt."""
@@ -74,7 +85,7 @@ class Maker:
         return frames
 
     def explore(self) -> tuple[Path, list[Configuration]]:
-        """Rounds of training, MD and labelling; returns the last model and, per replica, a state it reached."""
+        """Rounds of training, MD and labelling; the last model and a state each replica reached."""
         plan = self.plan
         labelled, e0 = self.seeds(), self.atom_energy()
         model: Path | None = None
@@ -84,21 +95,22 @@ class Maker:
             folder.mkdir(exist_ok=True)
             model = train(labelled, plan, e0, model, folder, seed=r)
             trajectories = self._round_md(folder, model, states, length, r)
-            visited = [f for t in trajectories for f in chosen(t, plan)]
+            visited = [f for t in trajectories for f in chosen(t, plan, LATER_LABELS if r else FIRST_LABELS)]
             results = self.label(f"round {r}", visited)
             new = [with_labels(f, s) for f, s in zip(visited, results, strict=True) if s.ok]
             failed = sum(bool(t.failed) for t in trajectories)
             errors = force_errors(model, new)
-            print(f"round {r}: {failed} of {len(trajectories)} replicas failed; on {len(new)} new frames {errors}")
+            print(f"round {r}: {failed} of {len(states)} replicas failed; {len(new)} new frames: {errors}")
             (folder / "summary.json").write_text(json.dumps({"failed": failed, "new": len(new), **errors}))
             labelled += [replace(f, weight=1.0) for f in new]
             # seeds teach what to avoid; once there are frames of the MD they should not rule the loss
             labelled = [replace(f, weight=0.2) if f.info["stage"] == "seed" else f for f in labelled]
             fresh = self.starts(attempt=r + 1)
             states = [
-                t.snapshots[-1] if not t.failed else other for t, other in zip(trajectories, fresh, strict=True)
+                t.snapshots[-1] if not t.failed else other
+                for t, other in zip(trajectories, fresh, strict=True)
             ]
-            if failed == 0 and errors["ratio"] < plan.target and r >= 2:
+            if failed == 0 and errors["ratio"] < plan.target and r > 0:
                 break
         folder = self.workdir / "final"
         folder.mkdir(exist_ok=True)
@@ -125,15 +137,17 @@ class Maker:
         plan = self.plan
         return LangevinSettings(
             timestep_fs=plan.timestep_fs,
-            temperature_K=plan.temperature,
+            temperature=plan.temperature,
             friction=friction,
             seed=seed,
             min_distance=plan.min_distance,
-            max_temperature_K=hot * plan.temperature,
+            max_temperature=hot * plan.temperature,
         )
 
     def produce(self, model: Path, states: list[Configuration]) -> dict[str, list[Trajectory]]:
-        """One trajectory per density and split, each from a start of its own; failed ones are started again."""
+        """One trajectory per density and split, each from a start of its own; failed ones are started
+        again.
+        """
         out = {}
         lattices, packings = states[0::2], states[1::2]
         fresh = self.starts(attempt=50)[0::2]
@@ -145,19 +159,30 @@ class Maker:
             out[split] = load_trajectories(path)
         return out
 
-    def _produce_split(self, model: Path, origin: list[Configuration], split: str, number: int) -> list[Trajectory]:
+    def _produce_split(
+        self, model: Path, origin: list[Configuration], split: str, number: int
+    ) -> list[Trajectory]:
         plan = self.plan
         starts = [
             replace(f, info={**f.info, "stage": split, "trajectory": f"{f.group}-{split}"}) for f in origin
         ]
         done: dict[int, Trajectory] = {}
         every = max(1, round(plan.spacing_fs / plan.timestep_fs))
-        skip = max(0, round(plan.equilibration_fs / plan.timestep_fs) - every)
+        # the start of the validation trajectories is a fresh lattice, that of the others has been simulated
+        # before
+        equilibration = plan.equilibration_fs[0 if split == "val" else 1]
+        skip = max(0, round(equilibration / plan.timestep_fs) - every)
         for attempt in range(MAX_ATTEMPTS):
             left = [k for k in range(len(starts)) if k not in done]
             settings = self.settings(plan.friction, seed=1000 + 10 * number + attempt, hot=5.0)
             task = Task(
-                str(model), [starts[k] for k in left], left, settings, skip, every, plan.splits[split] + plan.spares
+                str(model),
+                [starts[k] for k in left],
+                left,
+                settings,
+                skip,
+                every,
+                plan.splits[split] + plan.spares,
             )
             trajectories = timed(f"{split} MD, attempt {attempt}", task, self.processes)
             done.update({k: t for k, t in zip(left, trajectories, strict=True) if not t.failed})
@@ -167,7 +192,9 @@ class Maker:
         raise SystemExit(f"{split}: some trajectories fail with every seed; the model needs more rounds")
 
     def label_production(self, trajectories: dict[str, list[Trajectory]]) -> dict[str, list[Configuration]]:
-        """The labelled frames of each split; a frame that cannot be labelled is replaced by the next spare one."""
+        """The labelled frames of each split; a frame that cannot be labelled is replaced by the next spare
+        one.
+        """
         out = {}
         for split, count in self.plan.splits.items():
             kept: dict[int, list[Configuration]] = {k: [] for k in range(len(trajectories[split]))}
@@ -178,7 +205,9 @@ class Maker:
                 for k, t in enumerate(trajectories[split]):
                     part = t.snapshots[tried[k] : tried[k] + wanted[k]]
                     if len(part) < wanted[k]:
-                        raise SystemExit(f"{split}: no spare frames are left at density {t.snapshots[0].group}")
+                        raise SystemExit(
+                            f"{split}: no spare frames are left at density {t.snapshots[0].group}"
+                        )
                     tried[k] += wanted[k]
                     batch += [(k, f) for f in part]
                 results = self.label(split, [f for _, f in batch])
@@ -189,13 +218,15 @@ class Maker:
         return out
 
 
-def chosen(trajectory: Trajectory, plan: Plan) -> list[Configuration]:
-    """The snapshots of an exploration replica worth a label: its last plausible one, and evenly spread ones before."""
+def chosen(trajectory: Trajectory, plan: Plan, count: int) -> list[Configuration]:
+    """The snapshots of an exploration replica worth a label: its last plausible one, and evenly spread
+    ones before.
+    """
     if not trajectory.snapshots:
         return []
     distances = min_pair_distance(trajectory.snapshots)
     good = [f for f, d in zip(trajectory.snapshots, distances, strict=True) if d >= plan.min_distance]
-    picks = np.linspace(0, len(good) - 1, LABELS_PER_REPLICA + 1).round().astype(int)[1:]
+    picks = np.linspace(0, len(good) - 1, count + 1).round().astype(int)[1:]
     return [good[i] for i in dict.fromkeys(picks.tolist())] if good else []
 
 
@@ -213,10 +244,15 @@ def timed(name: str, task: Task, processes: int) -> list[Trajectory]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdir", type=Path, required=True, help="folder of intermediate results")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished pool")
-    parser.add_argument("--processes", type=int, default=2, help="processes of MD and labelling, one thread each")
+    parser.add_argument("--pictures", type=Path, help="folder of the pictures of the data card page")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="processes of MD and labelling, one thread each"
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny run that shows the road is open")
     args = parser.parse_args()
     plan = Plan.quick() if args.quick else Plan()
@@ -227,10 +263,11 @@ def main() -> None:
         "plan": asdict(plan),
         "label_statuses": {stage: dict(counter) for stage, counter in maker.counts.items()},
         "rounds": [json.loads(p.read_text()) for p in sorted(args.workdir.glob("round*/summary.json"))],
+        "engine": maker.engine.settings(),
         "e0_H_eV": maker.atom_energy(),
         "model_on_pool": force_errors(model, splits["pool"]),
     }
-    ship(splits, history, args.out, strict=not args.quick)
+    ship(splits, history, args.out, args.pictures, strict=not args.quick)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def label_key(frame: Configuration, settings: dict[str, Any]) -> str:
 
 
 class LabelCache:
-    """Results on disk under ``folder``; safe for several writers, since a file appears whole or not at all."""
+    """Results on disk under ``folder``; safe for several writers: a file appears whole or not at all."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -72,7 +72,7 @@ class LabelCache:
 
 
 def judged(result: LabelResult, max_force: float | None) -> LabelResult:
-    """The result, or its rejection where a label is not finite or a force component exceeds ``max_force`` eV/Å."""
+    """The result, or its rejection: a label not finite, a force component above ``max_force`` eV/Å."""
     if not result.ok or result.forces is None:
         return result
     parts = [np.asarray(result.energy), result.forces] + ([] if result.stress is None else [result.stress])

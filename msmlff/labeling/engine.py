@@ -49,8 +49,8 @@ class LabelResult:
     """What became of one frame.
 
     Attributes:
-        status: "ok"; "scf_failed" (no convergence), "timeout", "nan" (a label is not finite), "implausible" (a force
-            above the limit), "error" (the engine raised something else, or its process died).
+        status: "ok"; "scf_failed" (no convergence), "timeout", "nan" (a label is not finite), "implausible"
+            (a force above the limit), "error" (the engine raised something else, or its process died).
         energy: eV, NaN unless ok.
         forces: [atoms, 3] eV/Å, None unless ok.
         stress: [3, 3] eV/Å³, None unless ok and periodic.

@@ -85,8 +85,8 @@ class Worker:
 class Labeler:
     """Labels frames with an engine, in parallel and resumably.
 
-    Every result is written to the cache the moment it is there: a run that was killed continues where it stopped,
-    and a frame is never calculated twice under the same settings.
+    Every result is written to the cache the moment it is there: a run that was killed continues where it
+    stopped, and a frame is never calculated twice under the same settings.
 
     Args:
         engine: what calculates the labels.

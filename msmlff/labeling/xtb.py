@@ -18,8 +18,10 @@ from msmlff.labeling.engine import Labels, SCFError
 class XTBEngine:
     """Extended tight binding; the defaults are tblite's own.
 
-    GFN1: Grimme, Bannwarth, Shushkov, JCTC 13, 1989 (2017). GFN2: Bannwarth, Ehlert, Grimme, JCTC 15, 1652 (2019).
-    The energy contains the electronic entropy term -TS of the Fermi smearing; forces and stress are its derivatives.
+    GFN1: Grimme, Bannwarth, Shushkov, JCTC 13, 1989 (2017).
+    GFN2: Bannwarth, Ehlert, Grimme, JCTC 15, 1652 (2019).
+    The energy contains the electronic entropy term -TS of the Fermi smearing; forces and stress are its
+    derivatives.
 
     Attributes:
         method: "GFN1-xTB", "GFN2-xTB" or "IPEA1-xTB".
@@ -51,7 +53,7 @@ class XTBEngine:
 
         Raises:
             SCFError: the charges do not become self-consistent, or tblite refuses the geometry.
-            InputError: the frame is periodic in some directions only, which has no volume to define a stress by.
+            InputError: the frame is periodic in some directions only.
         """
         from tblite.exceptions import TBLiteRuntimeError
         from tblite.interface import Calculator
@@ -59,7 +61,9 @@ class XTBEngine:
         periodic = bool(np.any(frame.pbc))
         if periodic and not np.all(frame.pbc):
             raise InputError(f"{frame.source or 'frame'}: pbc {frame.pbc} is mixed; xTB takes all or none")
-        cell = {"lattice": frame.cell / Bohr, "periodic": np.ones(3, dtype=bool)} if periodic else {}
+        cell: dict[str, Any] = (
+            {"lattice": frame.cell / Bohr, "periodic": np.ones(3, dtype=bool)} if periodic else {}
+        )
         try:
             calculator = Calculator(
                 self.method, frame.numbers, frame.positions / Bohr, self.charge, self.uhf or None, **cell

@@ -29,9 +29,11 @@ def random_directions(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def lattice_sites(count: int) -> np.ndarray:
-    """[count, 3] fractional sites: the simple cubic, bcc or fcc lattice that holds exactly ``count``, else the
-    smallest fcc supercell thinned out evenly."""
-    bases = {
+    """[count, 3] fractional sites of a cubic lattice.
+
+    Simple cubic, bcc or fcc, whichever holds exactly ``count``; else the smallest fcc supercell, thinned out.
+    """
+    bases: dict[str, list[list[float]]] = {
         "sc": [[0, 0, 0]],
         "bcc": [[0, 0, 0], [0.5, 0.5, 0.5]],
         "fcc": [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]],
@@ -72,7 +74,8 @@ def molecular_lattice(
         displacement: standard deviation of each atom's displacement per component, Å.
 
     Returns:
-        An unlabelled periodic Configuration of 2 * ``molecules`` atoms; bonded atoms are neighbours in the list.
+        An unlabelled periodic Configuration of 2 * ``molecules`` atoms; bonded atoms are neighbours in the
+        list.
     """
     rng = np.random.default_rng(seed)
     numbers = np.full(2 * molecules, atomic_numbers[element], dtype=np.int64)
@@ -90,8 +93,8 @@ def separate(
 ) -> np.ndarray | None:
     """Push pairs closer than ``min_distance`` apart until none is left, in a cube of edge ``length`` Å.
 
-    Each close pair moves apart by its overlap (a little more, so that the sequence ends). Returns wrapped positions
-    [atoms, 3], or None where ``max_steps`` sweeps do not suffice.
+    Each close pair moves apart by its overlap (a little more, so that the sequence ends). Returns wrapped
+    positions [atoms, 3], or None where ``max_steps`` sweeps do not suffice.
     """
     wrapped = positions % length
     for _ in range(max_steps):
@@ -108,7 +111,9 @@ def separate(
     return None
 
 
-def random_packing(symbols: Sequence[str], density: float, *, min_distance: float, seed: int) -> Configuration:
+def random_packing(
+    symbols: Sequence[str], density: float, *, min_distance: float, seed: int
+) -> Configuration:
     """Atoms at random in a cube, overlaps pushed apart until no pair is closer than ``min_distance`` Å.
 
     Raises:
@@ -121,7 +126,7 @@ def random_packing(symbols: Sequence[str], density: float, *, min_distance: floa
     positions = separate(rng.random((len(numbers), 3)) * length, length, min_distance)
     if positions is None:
         raise InputError(
-            f"{len(numbers)} atoms at {density:g} g/cm³ cannot be packed with min_distance={min_distance:g} Å; "
-            "write a smaller one"
+            f"{len(numbers)} atoms at {density:g} g/cm³ cannot be packed with min_distance="
+            f"{min_distance:g} Å; write a smaller one"
         )
     return Configuration(numbers, positions, cell, np.ones(3, dtype=bool))

@@ -40,7 +40,11 @@ class MSMLFFCalculator(Calculator):
         super().calculate(atoms, properties or ["energy"], system_changes or all_changes)
         assert self.atoms is not None  # set by ASE just before
         frame = Configuration(
-            self.atoms.numbers, self.atoms.positions, self.atoms.cell.array, self.atoms.pbc, source="the given atoms"
+            self.atoms.numbers,
+            self.atoms.positions,
+            self.atoms.cell.array,
+            self.atoms.pbc,
+            source="the given atoms",
         )
         neighbors = neighbor_list(frame.positions, frame.cell, frame.pbc, self.model.cutoff)
         batch = collate([frame], [neighbors], self.model.atomic_numbers, self._dtype).to(self._device)

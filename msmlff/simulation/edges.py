@@ -19,7 +19,9 @@ def atom_species(frames: Sequence[Configuration], atomic_numbers: Sequence[int])
     numbers = np.concatenate([f.numbers for f in frames])
     unknown = sorted(set(numbers.tolist()) - set(atomic_numbers))
     if unknown:
-        raise InputError(f"atomic numbers {unknown} are unknown to the model, which knows {list(atomic_numbers)}")
+        raise InputError(
+            f"atomic numbers {unknown} are unknown to the model, which knows {list(atomic_numbers)}"
+        )
     return torch.from_numpy(np.searchsorted(np.asarray(sorted(atomic_numbers)), numbers))
 
 
@@ -42,7 +44,7 @@ class Edges:
 
 
 class ReplicaEdges:
-    """Verlet lists: found within cutoff + skin, searched again for a replica once an atom of it moved skin / 2."""
+    """Verlet lists: found within cutoff + skin; searched again once an atom of the replica moved skin / 2."""
 
     def __init__(self, cutoff: float, skin: float) -> None:
         self.cutoff, self.skin = cutoff, skin
@@ -101,6 +103,8 @@ class ReplicaEdges:
         lists = [n for n in self._lists if n is not None]
         offset = np.repeat(self._ptr[:-1], [len(n) for n in lists])
         self._sender = torch.from_numpy(np.concatenate([n.sender for n in lists]) + offset).to(self._device)
-        self._receiver = torch.from_numpy(np.concatenate([n.receiver for n in lists]) + offset).to(self._device)
+        self._receiver = torch.from_numpy(np.concatenate([n.receiver for n in lists]) + offset).to(
+            self._device
+        )
         shift = np.concatenate([n.shift for n in lists]).astype(np.float64)
         self._shift = torch.from_numpy(shift).to(self._device)

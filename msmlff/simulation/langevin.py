@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,38 +27,38 @@ class LangevinSettings:
 
     Attributes:
         timestep_fs: fs.
-        temperature_K: of the bath and of the initial velocities.
+        temperature: of the bath and of the initial velocities.
         friction: 1/fs; 0 gives constant energy.
-        seed: of velocities and noise; a replica's random numbers depend on the seed and its ``replica_ids`` alone.
+        seed: of velocities and noise; with its replica id it fixes the random numbers of a replica.
         skin: Å, margin of the neighbour lists.
         min_distance: Å, a closer pair is a failure.
-        max_temperature_K: kinetic temperature that is a failure; None for 5 times ``temperature_K``.
+        max_temperature: kinetic temperature that is a failure; None for 5 times ``temperature``.
         device: where positions, velocities and the model are.
     """
 
     timestep_fs: float = 0.5
-    temperature_K: float = 300.0
+    temperature: float = 300.0
     friction: float = 0.01
     seed: int = 0
     skin: float = 0.3
     min_distance: float = 0.3
-    max_temperature_K: float | None = None
+    max_temperature: float | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         for key in ("timestep_fs", "skin"):
             if not getattr(self, key) > 0:
                 raise InputError(f"simulation.{key}={getattr(self, key)} must be positive")
-        for key in ("temperature_K", "friction", "min_distance"):
+        for key in ("temperature", "friction", "min_distance"):
             if not getattr(self, key) >= 0:
                 raise InputError(f"simulation.{key}={getattr(self, key)} must not be negative")
-        if self.max_temperature_K is None and self.temperature_K == 0:
-            raise InputError("simulation.temperature_K=0 needs simulation.max_temperature_K")
+        if self.max_temperature is None and self.temperature == 0:
+            raise InputError("simulation.temperature=0 needs simulation.max_temperature")
 
     @property
     def temperature_limit(self) -> float:
         """K, the kinetic temperature of a replica above which it has failed."""
-        return 5.0 * self.temperature_K if self.max_temperature_K is None else self.max_temperature_K
+        return 5.0 * self.temperature if self.max_temperature is None else self.max_temperature
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,16 @@ class Failure:
 class BatchedLangevin:
     """BAOAB integrator (Leimkuhler, Matthews, Appl. Math. Res. Express 2013, 34, eq. 1.4) over replicas.
 
-    Replicas do not feel each other: each has its own cell, random numbers and fate. A replica that fails is taken
-    out of the batch, reported in ``failures``, and the others go on. Positions are never wrapped.
+    Replicas do not feel each other: each has its own cell, random numbers and fate. A replica that fails is
+    taken out of the batch and reported in ``failures``; the others go on. Positions are never wrapped.
 
     Args:
-        model: in evaluation mode, on ``settings.device``; its parameters' dtype is that of the force evaluation,
-            positions and velocities are float64.
+        model: in evaluation mode, on ``settings.device``; its parameters' dtype is that of the force
+            evaluation, positions and velocities are float64.
         frames: starting configurations; they may differ in size, cell and composition.
         settings: see LangevinSettings.
         velocities: [atoms, 3] Å/fs for each frame; None draws them from the Maxwell distribution.
-        replica_ids: a whole number per frame that, with the seed, fixes its random numbers; None for 0, 1, ...
+        replica_ids: a whole number a frame that, with the seed, fixes its random numbers; default 0, 1, ...
     """
 
     def __init__(
@@ -138,18 +139,14 @@ class BatchedLangevin:
 
     def frames(self) -> dict[int, Configuration]:
         """The present configuration of each living replica, without labels."""
-        positions = self._positions.cpu().numpy()
         return {
-            int(k): replace(
-                self.start[k], positions=rows.copy(), energy=float("nan"), forces=None, stress=None
-            )
-            for k, rows in zip(self._live, np.split(positions, self._ptr[1:-1]), strict=True)
+            k: replace(self.start[k], positions=rows, energy=float("nan"), forces=None, stress=None)
+            for k, rows in zip(self.alive, self._by_replica(self._positions), strict=True)
         }
 
     def velocities(self) -> dict[int, np.ndarray]:
         """[atoms, 3] Å/fs of each living replica."""
-        parts = np.split(self._velocities.cpu().numpy(), self._ptr[1:-1])
-        return {int(k): rows.copy() for k, rows in zip(self._live, parts, strict=True)}
+        return dict(zip(self.alive, self._by_replica(self._velocities), strict=True))
 
     def temperatures(self) -> dict[int, float]:
         """K, kinetic temperature of each living replica (3 degrees of freedom an atom)."""
@@ -163,9 +160,14 @@ class BatchedLangevin:
         """eV of each living replica."""
         return dict(zip(self.alive, self._kinetic().tolist(), strict=True))
 
+    def _by_replica(self, per_atom: Tensor) -> list[np.ndarray]:
+        """A copy of the rows of each living replica."""
+        rows = per_atom.cpu().numpy()
+        return [rows[a:b].copy() for a, b in itertools.pairwise(self._ptr)]
+
     def _maxwell(self, k: int) -> np.ndarray:
         masses = atomic_masses[self.start[k].numbers][:, None]
-        width = np.sqrt(kB * self.settings.temperature_K / masses) * fs
+        width = np.sqrt(kB * self.settings.temperature / masses) * fs
         return width * self._random[k].normal(size=(len(masses), 3))
 
     def _assemble(self, positions: Sequence[np.ndarray], velocities: Sequence[np.ndarray]) -> None:
@@ -192,7 +194,7 @@ class BatchedLangevin:
         self._positions = self._positions + half * self._velocities
         if s.friction > 0:
             keep = float(np.exp(-s.friction * s.timestep_fs))
-            width = torch.sqrt((1.0 - keep**2) * kB * s.temperature_K / self._masses) * fs
+            width = torch.sqrt((1.0 - keep**2) * kB * s.temperature / self._masses) * fs
             self._velocities = keep * self._velocities + width * self._next_noise()
         self._positions = self._positions + half * self._velocities
         self.step += 1
@@ -206,11 +208,15 @@ class BatchedLangevin:
             self._noise = [
                 self._random[k].normal(size=(NOISE_BLOCK, len(self.start[k]), 3)) for k in self._live
             ]
-        return torch.from_numpy(np.concatenate([block[row] for block in self._noise])).to(self.settings.device)
+        return torch.from_numpy(np.concatenate([block[row] for block in self._noise])).to(
+            self.settings.device
+        )
 
     def _evaluate(self) -> None:
-        """Forces [atoms, 3] and energy [replicas] at the present positions, and the shortest pair of each replica."""
-        edges = self._edges.at(self._positions, self._cell, self._frame, ordered=len(self.model.scale_cutoffs) > 1)
+        """Forces [atoms, 3], energies and shortest pairs [replicas] at the present positions."""
+        edges = self._edges.at(
+            self._positions, self._cell, self._frame, ordered=len(self.model.scale_cutoffs) > 1
+        )
         batch = Batch(
             positions=self._positions.to(self._dtype),
             species=self._species,
@@ -260,14 +266,13 @@ class BatchedLangevin:
     def _keep(self, kept: np.ndarray) -> None:
         """Go on with the replicas marked in ``kept`` [replicas] alone."""
         rows = np.flatnonzero(kept)
-        positions = np.split(self._positions.cpu().numpy(), self._ptr[1:-1])
-        velocities = np.split(self._velocities.cpu().numpy(), self._ptr[1:-1])
+        positions, velocities = self._by_replica(self._positions), self._by_replica(self._velocities)
         self._live = self._live[rows]
         if self._noise:
             self._noise = [self._noise[r] for r in rows]
         if len(rows) == 0:
             self._positions, self._velocities = self._positions[:0], self._velocities[:0]
-            self._ptr, self._energy = np.zeros(2, dtype=np.int64), self._energy[:0]
+            self._ptr, self._energy = np.zeros(1, dtype=np.int64), self._energy[:0]
             self._masses, self._frame, self._count = self._masses[:0], self._frame[:0], self._count[:0]
             return
         self._assemble([positions[r] for r in rows], [velocities[r] for r in rows])
