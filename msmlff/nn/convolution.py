@@ -31,7 +31,7 @@ def convolution_paths(l_hidden: int, l_edge: int, l_out: int) -> list[Path]:
 
 
 class ScaleConvolution(nn.Module):
-    """A_s = Up(Conv(Down(h), Y, R)) / n, the A-basis of one scale (METHODS of MS-MACE, arXiv 2312.09490).
+    """A_s = Up(Conv(Down(h), Y, R)) / n, the A-basis of one scale (MS-MACE, arXiv 2312.09490).
 
     Args:
         channels: channels of the features h and of the A-basis.

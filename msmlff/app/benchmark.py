@@ -1,0 +1,173 @@
+"""msmlff benchmark: our MACE against mace-torch, the same hyperparameters on the same frames."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes.util
+import glob
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, request
+from msmlff.app.runtime import device_name, versions
+from msmlff.errors import InputError
+
+_TITLES = {"train": "training step", "evaluate": "energy + forces"}
+
+
+def benchmark_command(arguments: list[str]) -> int:
+    """Measure, print the table, write it beside its numbers; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    setting = Setting(**{f.name: getattr(options, f.name) for f in fields(Setting)})
+    load_system(setting.system)
+    allocators = find_allocators(options.tcmalloc)
+    console = Console()
+    runs = _measure_all(setting, allocators, options.rounds, console)
+    result = {
+        "setting": asdict(setting),
+        "allocators": allocators,
+        "machine": device_name("cpu"),
+        "load_average": os.getloadavg()[0],
+        "versions": versions(),
+        "runs": runs,
+    }
+    table = to_markdown(result)
+    folder: Path = options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"mace_{Path(setting.system).stem}_{setting.channels}_{setting.dtype}"
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(table)
+    console.print(table)
+    console.print(f"written: {folder / name}.md, .json", soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="msmlff benchmark", description=__doc__)
+    for field in fields(Setting):
+        kind = type(field.default)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=kind,
+            default=field.default,
+            help=f"default {field.default}",
+        )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="processes of each kind, interleaved; default 3"
+    )
+    parser.add_argument(
+        "--tcmalloc",
+        default="auto",
+        help="library to preload, auto (where it is installed) or none; default auto",
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the results")
+    return parser
+
+
+def find_allocators(tcmalloc: str) -> dict[str, str]:
+    """Allocators to measure with: name -> library to preload ("" for the default one).
+
+    Raises:
+        InputError: a library that is not there.
+    """
+    if tcmalloc == "none":
+        return {"default": ""}
+    if tcmalloc != "auto":
+        if not Path(tcmalloc).is_file():
+            raise InputError(
+                f"--tcmalloc {tcmalloc}: no such file; write auto, none or the path of the library"
+            )
+        return {"default": "", "tcmalloc": tcmalloc}
+    named = ctypes.util.find_library("tcmalloc_minimal") or ctypes.util.find_library("tcmalloc")
+    candidates = (
+        [named] if named else sorted(glob.glob("/usr/lib/**/libtcmalloc_minimal.so*", recursive=True))
+    )
+    return {"default": "", **({"tcmalloc": candidates[0]} if candidates else {})}
+
+
+def _measure_all(
+    setting: Setting, allocators: dict[str, str], rounds: int, console: Console
+) -> list[dict[str, Any]]:
+    """All measurements; within a round the codes take turns, so that a slow spell meets them alike."""
+    runs = []
+    for round_number in range(rounds):
+        for task in TASKS:
+            for allocator, library in allocators.items():
+                for code in CODES:
+                    result = _run(setting, code, task, library)
+                    kind = {"round": round_number, "task": task, "allocator": allocator, "code": code}
+                    runs.append({**kind, **result})
+                    median = statistics.median(result["milliseconds"])
+                    console.print(
+                        f"round {round_number + 1}/{rounds}  {_TITLES[task]:16} {allocator:9} {code:11}"
+                        f"{median:9.1f} ms {result['peak_mb']:7.0f} MB"
+                    )
+    return runs
+
+
+def _run(setting: Setting, code: str, task: str, library: str) -> dict[str, Any]:
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    if library:
+        environment["LD_PRELOAD"] = library
+    environment["OMP_NUM_THREADS"] = str(setting.threads)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "msmlff.app.benchmark_worker",
+        request(setting, code, task),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise InputError(f"{code}, {task}: the measurement failed\n{done.stderr.strip()[-2000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The table: medians over all calls, their range, peak memory, and how many times less ours takes."""
+    setting, runs = result["setting"], result["runs"]
+    sizes = {run["task"]: run for run in runs}
+    hidden = " + ".join(f"{setting['channels']}x{l}{'eo'[l % 2]}" for l in range(setting["hidden_l_max"] + 1))
+    lines = [
+        f"# MACE on {Path(setting['system']).stem}: MSMLFF against mace-torch",
+        "",
+        f"{hidden}, l_max {setting['l_max']}, correlation {setting['correlation']}, {setting['layers']} "
+        f"layers, {setting['cutoff']} Å, {setting['dtype']}, {runs[0]['parameters']:,} parameters; "
+        f"training step of {sizes['train']['atoms']} atoms, evaluation of {sizes['evaluate']['atoms']}, "
+        f"{runs[0]['edges_per_atom']:.1f} edges an atom.",
+        f"{result['machine']}, {setting['threads']} threads, load {result['load_average']:.1f} at the end; "
+        f"torch {result['versions']['torch']}. Milliseconds: median (range) over all calls of "
+        f"{max(run['round'] for run in runs) + 1} processes of each kind, which took turns.",
+        "",
+        "| task | allocator | MSMLFF ms | mace-torch ms | ratio | MSMLFF MB | mace-torch MB | ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for task in TASKS:
+        for allocator in result["allocators"]:
+            ours, theirs = (_summary(runs, task, allocator, code) for code in CODES)
+            lines.append(
+                f"| {_TITLES[task]} | {allocator} | {ours['text']} | {theirs['text']} "
+                f"| {theirs['median'] / ours['median']:.2f} | {ours['mb']:.0f} | {theirs['mb']:.0f} "
+                f"| {theirs['mb'] / ours['mb']:.2f} |"
+            )
+    return "\n".join([*lines, "", "Ratios above 1: MSMLFF takes less.", ""])
+
+
+def _summary(runs: list[dict[str, Any]], task: str, allocator: str, code: str) -> dict[str, Any]:
+    chosen = [r for r in runs if (r["task"], r["allocator"], r["code"]) == (task, allocator, code)]
+    times = [t for r in chosen for t in r["milliseconds"]]
+    median = statistics.median(times)
+    return {
+        "median": median,
+        "text": f"{median:.0f} ({min(times):.0f} to {max(times):.0f})",
+        "mb": statistics.median(r["peak_mb"] for r in chosen),
+    }

@@ -1,0 +1,225 @@
+"""One measurement of ``msmlff benchmark``, in a process of its own: its memory is the measurement's alone."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.io import read
+
+from msmlff.data.batch import Batch
+from msmlff.data.collate import collate
+from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors import neighbor_list
+from msmlff.errors import InputError
+from msmlff.models import MACE
+from msmlff.models.import_mace import mace_input, mace_modules
+from msmlff.nn.e3nn_import import o3
+
+CODES = ("msmlff", "mace-torch")
+TASKS = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: system and hyperparameters, the same for both codes.
+
+    Attributes:
+        system: "cluster" (ten benzene molecules), "nickel" (108 atoms, periodic) or a file that ASE reads.
+        cutoff: Å.
+        batch: frames of a training step; an evaluation takes one.
+        repeats: timed calls in a process.
+    """
+
+    system: str = "cluster"
+    cutoff: float = 5.0
+    channels: int = 128
+    hidden_l_max: int = 1
+    l_max: int = 3
+    correlation: int = 3
+    layers: int = 2
+    batch: int = 5
+    dtype: str = "float32"
+    threads: int = 2
+    repeats: int = 3
+
+
+def load_system(name: str) -> Atoms:
+    """The frame of a setting.
+
+    Raises:
+        InputError: neither a built-in system nor a file that ASE can read.
+    """
+    if name == "nickel":
+        return bulk("Ni", "fcc", a=3.52, cubic=True) * (3, 3, 3)
+    if name == "cluster":
+        return _benzene_cluster()
+    try:
+        atoms = read(name)
+    except (OSError, ValueError) as error:
+        message = f"--system {name}: write cluster, nickel or a file that ASE reads ({error})"
+        raise InputError(message) from error
+    assert isinstance(atoms, Atoms)
+    return atoms
+
+
+def _benzene_cluster() -> Atoms:
+    """Ten benzene molecules, 120 atoms, randomly turned, near the density of the liquid."""
+    rng = np.random.default_rng(0)
+    cluster = Atoms()
+    for i in range(10):
+        one = molecule("C6H6")
+        one.rotate(float(rng.uniform(0, 360)), rng.normal(size=3), center="COM")
+        one.translate(5.6 * np.array([i % 2, i // 2 % 2, i // 4]))
+        cluster += one
+    return cluster
+
+
+def make_batches(setting: Setting) -> tuple[Batch, Batch, tuple[int, ...], float]:
+    """The batch of a training step, that of an evaluation, the species, the mean number of neighbours."""
+    atoms, frames, lists = load_system(setting.system), [], []
+    for seed in range(setting.batch):
+        frame = atoms.copy()
+        frame.rattle(0.05, seed=seed)
+        frames.append(Configuration(frame.numbers, frame.positions, frame.cell.array, np.array(frame.pbc)))
+        lists.append(neighbor_list(frames[-1].positions, frames[-1].cell, frames[-1].pbc, setting.cutoff))
+    numbers = tuple(sorted(set(atoms.numbers.tolist())))
+    dtype = getattr(torch, setting.dtype)
+    train = collate(frames, lists, numbers, dtype)
+    return train, collate(frames[:1], lists[:1], numbers, dtype), numbers, train.num_edges / train.num_atoms
+
+
+def _our_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
+    return MACE(
+        numbers,
+        [0.0] * len(numbers),
+        setting.cutoff,
+        l_max=setting.l_max,
+        channels=setting.channels,
+        hidden_l_max=setting.hidden_l_max,
+        correlation=setting.correlation,
+        layers=setting.layers,
+        statistics={"neighbors": [neighbors], "shift": [0.0] * len(numbers), "scale": 1.0},
+    )
+
+
+def _their_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
+    modules: Any = mace_modules()
+    hidden = [(setting.channels, (l, (-1) ** l)) for l in range(setting.hidden_l_max + 1)]
+    return modules.ScaleShiftMACE(
+        r_max=setting.cutoff,
+        num_bessel=8,
+        num_polynomial_cutoff=5,
+        max_ell=setting.l_max,
+        interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
+        num_interactions=setting.layers,
+        num_elements=len(numbers),
+        hidden_irreps=o3.Irreps(hidden),
+        MLP_irreps=o3.Irreps("16x0e"),
+        gate=torch.nn.functional.silu,
+        atomic_energies=np.zeros(len(numbers)),
+        avg_num_neighbors=neighbors,
+        atomic_numbers=list(numbers),
+        correlation=setting.correlation,
+        radial_type="bessel",
+        atomic_inter_scale=1.0,
+        atomic_inter_shift=0.0,
+    )
+
+
+def _predictor(
+    code: str, model: torch.nn.Module, batch: Batch, species: int, training: bool
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """A call that gives energies and forces."""
+    if code == "msmlff":
+
+        def ours() -> tuple[torch.Tensor, torch.Tensor]:
+            prediction = model(batch, create_graph=training)
+            return prediction.energy, prediction.forces
+
+        return ours
+    data = mace_input(batch, species)
+
+    def theirs() -> tuple[torch.Tensor, torch.Tensor]:
+        out = model(dict(data), training=training, compute_force=True)
+        return out["energy"], out["forces"]
+
+    return theirs
+
+
+def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
+    """Milliseconds of each timed call, peak resident memory in MB, and what was measured."""
+    torch.set_num_threads(setting.threads)
+    torch.set_default_dtype(getattr(torch, setting.dtype))
+    torch.manual_seed(0)
+    train, single, numbers, neighbors = make_batches(setting)
+    model = (_our_model if code == "msmlff" else _their_model)(setting, numbers, neighbors)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    training = task == "train"
+    batch = train if training else single
+    predict = _predictor(code, model, batch, len(numbers), training)
+    call: Callable[[], object] = predict
+    if training:
+        call = _training_step(predict, parameters, batch)
+    else:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    call()
+    times = []
+    for _ in range(setting.repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return {
+        "milliseconds": times,
+        "peak_mb": kilobytes / 1024,
+        "atoms": batch.num_atoms,
+        "edges_per_atom": neighbors,
+        "parameters": sum(p.numel() for p in parameters),
+    }
+
+
+def _training_step(
+    predict: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    parameters: list[torch.nn.Parameter],
+    batch: Batch,
+) -> Callable[[], None]:
+    """Loss on energies and random forces, its gradient, a step of AMSGrad."""
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, amsgrad=True)
+    target = torch.randn_like(batch.positions)
+    atoms = batch.num_atoms / batch.num_frames
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        energy, forces = predict()
+        loss = (energy / atoms).pow(2).mean() + (forces - target).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    """Reads {"setting", "code", "task"} as JSON from the first argument, prints the result as JSON."""
+    request = json.loads(sys.argv[1])
+    print(json.dumps(measure(Setting(**request["setting"]), request["code"], request["task"])))
+
+
+def request(setting: Setting, code: str, task: str) -> str:
+    """The argument of ``main``."""
+    return json.dumps({"setting": asdict(setting), "code": code, "task": task})
+
+
+if __name__ == "__main__":
+    main()
