@@ -6,6 +6,8 @@ therefore read only when the caller says that the file is trusted.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 from types import ModuleType
@@ -88,7 +90,9 @@ def mace_modules() -> ModuleType:
     """``mace.modules``, imported once; the environment variable that mace-torch sets is put back."""
     before = os.environ.get(_VARIABLE)
     try:
-        import mace.modules as modules
+        # It greets on standard output, which belongs to the command that runs.
+        with contextlib.redirect_stdout(io.StringIO()):
+            import mace.modules as modules
     except ImportError as error:
         raise InputError(
             f"mace-torch cannot be imported ({error}): pip install mace-torch==0.3.16"

@@ -5,9 +5,9 @@ pieces that stay in the processor's cache; they equal the reference to rounding.
 """
 
 from msmlff.nn.ops.contraction import symmetric_contraction
-from msmlff.nn.ops.convolution import convolution
-from msmlff.nn.ops.radial_network import radial_network
-from msmlff.nn.ops.species_convolution import species_convolution
+from msmlff.nn.ops.neighbor_sum import convolution
+from msmlff.nn.ops.perceptron import radial_network
+from msmlff.nn.ops.species_sum import species_convolution
 from msmlff.nn.ops.types import MonomialTable, Path
 
 __all__ = [
