@@ -20,7 +20,8 @@ from msmlff.data.packing import BatchBudget
 from msmlff.data.statistics import dataset_statistics
 from msmlff.data.store import FrameStore
 from msmlff.labeling.labeler import one_thread
-from msmlff.models import MACE, load_model, save_model
+from msmlff.models import MACE
+from msmlff.models.files import load_model, save_model
 from msmlff.simulation import BatchedLangevin, LangevinSettings
 from msmlff.training.data_module import FrameSet
 from msmlff.training.fit import Run, fit
@@ -171,6 +172,8 @@ def simulate(task: Task, processes: int) -> list[Trajectory]:
         for share in shares
         if share
     ]
+    if len(parts) == 1:
+        return run_task(task)
     out: dict[int, Trajectory] = {}
     with one_thread(), ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
         for share, trajectories in zip(shares, pool.map(run_task, parts), strict=False):

@@ -25,9 +25,9 @@ class Plan:
         splits: frames of each split; every split is a trajectory of its own.
         spares: further frames at the end of each trajectory, in place of frames whose SCF fails.
         lattices, packings: seed frames of each kind.
-        electronic_temperature: K, smearing of the labels: at the Gamma point alone, a metal in so small a
-            cell has a spectrum of few levels, and with less smearing the force on an atom depends on the
-            whole cell.
+        electronic_temperature: K, smearing of the labels. A metal in so small a cell has few levels at the
+            Gamma point, and with little smearing the force on an atom depends on the whole cell. This value
+            brings the forces closest to those of PBE (docs/dense_hydrogen.md).
         cutoff, channels, l_max, correlation, layers, radial_mlp: the model that drives the MD.
         train_steps: optimiser steps of the first training and of each later one.
         round_fs: length of each round's MD, fs; the rounds end early when ``target`` is reached.
@@ -47,7 +47,7 @@ class Plan:
     spares: int = 2
     lattices: int = 1
     packings: int = 1
-    electronic_temperature: float = 6000.0
+    electronic_temperature: float = 20000.0
     cutoff: float = 2.8
     channels: int = 24
     l_max: int = 2
@@ -55,7 +55,7 @@ class Plan:
     layers: int = 1
     radial_mlp: tuple[int, ...] = (16, 16)
     train_steps: tuple[int, int] = (1200, 1000)
-    round_fs: tuple[float, ...] = (100.0, 200.0, 300.0)
+    round_fs: tuple[float, ...] = (200.0, 200.0)
     target: float = 0.15
     timestep_fs: float = 0.5
     explore_friction: float = 0.05

@@ -54,9 +54,9 @@ def serve(engine: Engine, connection: Connection) -> None:
     while True:
         try:
             frame = connection.recv()
-        except EOFError:
+            connection.send(label_one(engine, frame))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             return
-        connection.send(label_one(engine, frame))
 
 
 class Worker:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase.build import molecule
 from tblite.ase import TBLite
 
 from msmlff.data.configuration import Configuration
@@ -51,13 +50,17 @@ def test_forces_and_stress_are_derivatives_of_the_energy(hydrogen: Configuration
     assert labels.stress[0, 1] + labels.stress[2, 2] == pytest.approx(slope, abs=2e-4)
 
 
-def test_a_molecule_has_no_stress_and_the_known_atomisation_energy() -> None:
-    dimer = molecule("H2")
-    labels = XTBEngine().label(Configuration(dimer.numbers, dimer.positions))
-    atom = XTBEngine(uhf=1).label(Configuration(np.array([1]), np.zeros((1, 3))))
-    assert labels.stress is None
-    # experiment: D_e = 4.75 eV; xTB is within half an eV of it
-    assert 2 * atom.energy - labels.energy == pytest.approx(4.75, abs=0.6)
+def test_a_molecule_has_no_stress_and_a_bond_where_hydrogen_has_one() -> None:
+    """The force changes from repulsion to attraction between 0.7 and 0.8 Å (experiment: r_e = 0.741 Å)."""
+
+    def push(length: float) -> float:
+        positions = np.array([[0.0, 0.0, 0.0], [length, 0.0, 0.0]])
+        labels = XTBEngine().label(Configuration(np.ones(2, dtype=np.int64), positions))
+        assert labels.stress is None
+        np.testing.assert_allclose(labels.forces.sum(axis=0), 0.0, atol=1e-6)
+        return float(labels.forces[1, 0])
+
+    assert push(0.7) > 0 > push(0.8)
 
 
 def test_failure_to_converge_is_an_scf_error(hydrogen: Configuration) -> None:
