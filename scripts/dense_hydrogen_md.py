@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from dense_hydrogen_plan import Plan, tidy
 
+from msmlff.app.runtime import keep_freed_memory
 from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
@@ -69,6 +70,7 @@ def train(
     path = folder / "model.safetensors"
     if path.exists():
         return path
+    keep_freed_memory()
     torch.set_num_threads(1)  # frames are small: a second thread gains little and suffers from a busy machine
     torch.manual_seed(seed)
     order = np.random.default_rng(seed).permutation(len(frames))
@@ -140,6 +142,7 @@ def force_errors(model_file: Path, frames: Sequence[Configuration], batch: int =
 
 def run_task(task: Task) -> list[Trajectory]:
     """Body of an MD process."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     md = BatchedLangevin(load_model(task.model).eval(), task.starts, task.settings, replica_ids=task.ids)
     snapshots: list[list[Configuration]] = [[] for _ in task.starts]

@@ -2,8 +2,8 @@
 
     python scripts/dense_hydrogen_smearing.py PBE_FRAMES.extxyz.gz --density 0.97 --frames 6
 
-For each electronic temperature: correlation and RMSE of the forces against PBE, and the part of the forces that
-the best pair force (piecewise linear, cut off at 2.5 Å) leaves unexplained, the same part of PBE's beside it.
+For each electronic temperature: correlation and RMSE of the forces against PBE, and the part of the forces
+that the best pair force (piecewise linear, cut off at 2.5 Å) leaves, beside that part of the PBE forces.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pbe", type=Path, help="frames with forces; a key density_g_cm3 in their info")
-    parser.add_argument("--density", type=float, default=0.97, help="frames above this density, g/cm³")
+    parser.add_argument("pbe", type=Path, help="frames with forces and density_g_cm3")
+    parser.add_argument("--density", type=float, default=0.97, help="lowest density, g/cm³")
     parser.add_argument("--frames", type=int, default=6, help="the first so many of them")
     parser.add_argument("--cache", type=Path, default=Path("work/smearing_labels"), help="folder of labels")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[300, 6000, 12000, 20000, 30000])
     args = parser.parse_args()
     dense = [f for f in read_frames(args.pbe) if f.info["density_g_cm3"] >= args.density][: args.frames]
     pbe = np.concatenate([f.forces for f in dense if f.forces is not None]).ravel()
-    print(
-        f"{len(dense)} frames; PBE: force RMS {pbe.std():.3f} eV/Å, pair residual {unexplained(dense, pbe):.3f}"
-    )
+    left = unexplained(dense, pbe)
+    print(f"{len(dense)} frames; PBE: force RMS {pbe.std():.3f} eV/Å, pair residual {left:.3f}")
     for temperature in args.temperatures:
         results = Labeler(XTBEngine(electronic_temperature=temperature), args.cache).label(dense)
         if not all(r.ok for r in results):
             print(f"{temperature:8.0f} K: {[r.message for r in results if not r.ok]}")
             continue
         xtb = np.concatenate([r.forces for r in results if r.forces is not None]).ravel()
+        correlation = np.corrcoef(xtb, pbe)[0, 1]
         print(
-            f"{temperature:8.0f} K: force RMS {xtb.std():.3f}, correlation {np.corrcoef(xtb, pbe)[0, 1]:.3f}, "
-            f"RMSE {np.sqrt(np.mean((xtb - pbe) ** 2)):.3f} eV/Å, pair residual {unexplained(dense, xtb):.3f}"
+            f"{temperature:8.0f} K: force RMS {xtb.std():.3f}, correlation {correlation:.3f}, "
+            f"RMSE {np.std(xtb - pbe):.3f} eV/Å, pair residual {unexplained(dense, xtb):.3f}"
         )
 
 

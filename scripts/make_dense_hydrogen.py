@@ -254,12 +254,14 @@ def main() -> None:
         "--processes", type=int, default=2, help="processes of MD and labelling, one thread each"
     )
     parser.add_argument("--quick", action="store_true", help="a tiny run that shows the road is open")
+    parser.add_argument("--note", action="append", default=[], help="a remark for the data card")
     args = parser.parse_args()
     plan = Plan.quick() if args.quick else Plan()
     maker = Maker(plan, args.workdir, args.processes)
     model, states = maker.explore()
     splits = maker.label_production(maker.produce(model, states))
     history = {
+        "notes": args.note,
         "plan": asdict(plan),
         "label_statuses": {stage: dict(counter) for stage, counter in maker.counts.items()},
         "rounds": [json.loads(p.read_text()) for p in sorted(args.workdir.glob("round*/summary.json"))],
