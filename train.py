@@ -1,4 +1,4 @@
-"""Train a force field: python train.py model=msmace data=cpd_200 (python train.py --help shows every choice)."""
+"""Train a force field: python train.py model=msmace data=cpd_200 (--help shows every choice)."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A small labelled pool, made with ASE's EMT potential: periodic, two elements, energies, forces, stresses."""
+"""A small labelled pool made with ASE's EMT: periodic, two elements; energies, forces, stresses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from msmlff.data.configuration import Configuration
+
 
 def emt_frames(count: int, seed: int) -> list[Configuration]:
     """Rattled, strained 8-atom Cu-Al cells."""

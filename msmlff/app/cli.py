@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[command](rest)
     except MSMLFFError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         return 2
     except KeyboardInterrupt:
         return 130
@@ -77,10 +79,10 @@ def _train(arguments: list[str]) -> int:
 
 
 def _distill(arguments: list[str]) -> int:
-    from msmlff.app import distill
+    from msmlff.app import distill, train
 
     _hydra("distill", distill.hydra_job, arguments)
-    return distill.exit_code
+    return train.exit_code
 
 
 def _data(arguments: list[str]) -> int:

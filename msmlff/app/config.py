@@ -37,7 +37,8 @@ def typed(cls: type[T], node: Any, key: str) -> T:
     """The dataclass ``cls`` from a configuration node.
 
     Raises:
-        InputError: a key that the dataclass does not have, or a value of another type; the message has the key.
+        InputError: a key that the dataclass does not have, or a value of another type; the message has the
+            key.
     """
     content = OmegaConf.to_container(node, resolve=True)
     _reject_unknown(cls, content, key)
@@ -56,7 +57,9 @@ def _reject_unknown(cls: Any, content: Any, key: str) -> None:
     known = [f.name for f in fields(cls)]
     for name, value in content.items():
         if name not in known:
-            raise InputError(f"there is no configuration key '{key}.{name}'. Keys of {key}: {', '.join(known)}")
+            raise InputError(
+                f"there is no configuration key '{key}.{name}'. Keys of {key}: {', '.join(known)}"
+            )
         _reject_unknown(kinds[name], value, f"{key}.{name}")
 
 
@@ -96,15 +99,19 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
 def _first_value(override: Any) -> str | None:
     if not override.is_sweep_override():
         return override.input_line
-    value = next(iter(override.sweep_string_iterator()), None)
-    return f"{override.get_key_element()}={value}" if value is not None else None
+    values: list[Any] = list(override.sweep_string_iterator())
+    return f"{override.get_key_element()}={values[0]}" if values else None
 
 
 def _explain(error: Exception, config_name: str) -> str:
     text = str(error)
     found = re.search(r"Could not override '([^']+)'", text)
     if not found:
-        return "\n".join(line for line in text.splitlines() if line.strip() and "Config search path" not in line and "provider=" not in line)
+        return "\n".join(
+            line
+            for line in text.splitlines()
+            if line.strip() and "Config search path" not in line and "provider=" not in line
+        )
     key = found.group(1)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         known = sorted(set(_keys(compose(config_name))) | {"resume", "pool.path"})
@@ -112,7 +119,9 @@ def _explain(error: Exception, config_name: str) -> str:
     prefix = key.rsplit(".", 1)[0] + "." if "." in key else ""
     siblings = [k for k in known if k.startswith(prefix) and "." not in k[len(prefix) :]] if prefix else []
     hint = f"Did you mean {', '.join(near)}?" if near else ""
-    listed = f"Keys of {prefix[:-1]}: {', '.join(siblings)}." if siblings else f"Keys: {', '.join(_top(known))}."
+    listed = (
+        f"Keys of {prefix[:-1]}: {', '.join(siblings)}." if siblings else f"Keys: {', '.join(_top(known))}."
+    )
     return f"there is no configuration key '{key}'. {hint} {listed}".replace("  ", " ")
 
 
@@ -121,8 +130,8 @@ def _top(keys: Iterable[str]) -> list[str]:
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
-    for name in node:
-        key = f"{prefix}{name}"
+    for name in map(str, node):
+        key = prefix + str(name)
         yield key
         if not OmegaConf.is_missing(node, name) and isinstance(node._get_node(name), DictConfig):
             child = node._get_node(name)

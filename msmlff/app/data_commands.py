@@ -27,7 +27,10 @@ def data_command(arguments: list[str]) -> int:
     console = Console()
     if options.command == "fetch":
         folder = fetch_cheng2020(options.folder, source=options.source)
-        console.print(f"written to {folder}; train on it with pool=dense_hydrogen_pbe pool.path={folder}", soft_wrap=True)
+        console.print(
+            f"written to {folder}; train on it with pool=dense_hydrogen_pbe pool.path={folder}",
+            soft_wrap=True,
+        )
         return 0
     for path in options.files:
         frames = list(read_frames(path, LabelKeys(group=options.group_key)))

@@ -26,13 +26,17 @@ def import_mace_command(arguments: list[str]) -> int:
     model = import_mace(options.file, trust=options.trust)
     save_model(model, out, {"imported_from": options.file.name})
     count = sum(p.numel() for p in model.parameters())
-    Console().print(f"{out}: {type(model).__name__}, {count:,} parameters, cutoff {model.cutoff:g} Å", soft_wrap=True)
+    Console().print(
+        f"{out}: {type(model).__name__}, {count:,} parameters, cutoff {model.cutoff:g} Å", soft_wrap=True
+    )
     return 0
 
 
 def report_command(arguments: list[str]) -> int:
     """Write report.html of a run folder again; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="msmlff report", description="Write report.html of a run folder again.")
+    parser = argparse.ArgumentParser(
+        prog="msmlff report", description="Write report.html of a run folder again."
+    )
     parser.add_argument("folder", type=Path)
     Console().print(str(write_report(parser.parse_args(arguments).folder)), soft_wrap=True)
     return 0

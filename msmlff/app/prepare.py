@@ -48,8 +48,8 @@ def prepare_run(
 ) -> Prepared:
     """Load and check the pool, choose the frames, fit the reference energies, build the model.
 
-    Writes selection.json, pool_map.npz and selected.extxyz into ``folder``; with ``resume`` the selection is read
-    from there and must belong to the pool.
+    Writes selection.json, pool_map.npz and selected.extxyz into ``folder``; with ``resume`` the selection
+    is read from there and must belong to the pool.
     """
     spec = typed(TrainingSpec, config.training, "training")
     pool_spec = typed(PoolSpec, config.pool, "pool")
@@ -60,7 +60,9 @@ def prepare_run(
     # from the labels of the chosen frames alone, unless the pool has isolated atoms
     e0s = reference_energies(chosen, pool_spec.e0s, pool.isolated, pool.atomic_numbers)
     model = _build_model(config, chosen, e0s, dtype)
-    sets = [FrameSet.at_cutoff(s, model.cutoff) if s is not None else None for s in (chosen, pool.val, pool.test)]
+    sets = [
+        FrameSet.at_cutoff(s, model.cutoff) if s is not None else None for s in (chosen, pool.val, pool.test)
+    ]
     train, val, test = sets
     assert train is not None
     if val is None:
@@ -102,7 +104,7 @@ def build_descriptor(choice: DictConfig, device: str) -> Descriptor:
     return instantiate(settings)
 
 
-def choose(  # noqa: PLR0913
+def choose(
     pool: FrameStore,
     selector: Selector,
     budget: int | None,
@@ -118,14 +120,17 @@ def choose(  # noqa: PLR0913
     return selection
 
 
-def _build_model(config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype) -> ForceField:
+def _build_model(
+    config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype
+) -> ForceField:
     """The model with random weights of ``config.seed`` and the statistics of the chosen frames."""
     partial = instantiate(config.model, _partial_=True, _convert_="all")
     numbers = tuple(sorted(e0s.values))
     lacking = [chemical_symbols[z] for z in numbers if z not in chosen.atomic_numbers]
     if lacking:
         raise InputError(
-            f"none of the {len(chosen)} chosen frames has {', '.join(lacking)}, which other frames of the pool have: "
+            f"none of the {len(chosen)} chosen frames has {', '.join(lacking)}, which other frames "
+            f"of the pool have: "
             "raise data.budget or choose another selector"
         )
     torch.manual_seed(config.seed)
@@ -181,5 +186,7 @@ def door_notes(facts: dict[str, Any], spec: TrainingSpec) -> list[str]:
             notes.append(f"{part}: {defect} {count} times, first: {report['examples'][defect]}")
     for target in facts["data"]["labels"]:
         if spec.loss.term(target).weight == 0:
-            notes.append(f"the pool has {target} labels, the loss does not use them (training.loss.{target}.weight=0)")
+            notes.append(
+                f"the pool has {target} labels, the loss does not use them (training.loss.{target}.weight=0)"
+            )
     return notes

@@ -37,7 +37,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it, then resume={folder} writes it anew") from None
+        raise InputError(
+            f"{path} is damaged ({error}); delete it, then resume={folder} writes it anew"
+        ) from None
 
 
 class Record:

@@ -6,10 +6,11 @@ import ctypes
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def prepare(threads: int | None, seed: int) -> None:
 
 
 def pick_device(name: str) -> str:
-    """"cpu" or "cuda" for auto, cpu, cuda.
+    """ "cpu" or "cuda" for auto, cpu, cuda.
 
     Raises:
         InputError: unknown name, or cuda where there is none.
@@ -100,7 +101,9 @@ def git_revision(folder: Path = Path(__file__).parent) -> str:
     """The checkout's commit, with "+" where files differ from it; "" outside a checkout."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
@@ -110,14 +113,10 @@ def git_revision(folder: Path = Path(__file__).parent) -> str:
         return ""
 
 
-def command_line() -> str:
-    """The command as the user wrote it, quoted for a shell."""
-    import shlex
-
-    arguments: list[Any] = list(sys.argv)
-    script = arguments[0] if arguments else ""
-    words = ["python", "train.py"] if script.endswith("train.py") else [Path(script).name]
-    return shlex.join([*words, *arguments[1:]])
+def command_line(overrides: Sequence[str]) -> str:
+    """The command that does this run alone (also where a sweep started it), quoted for a shell."""
+    words = ["python", "train.py"] if sys.argv[0].endswith("train.py") else ["msmlff", "train"]
+    return shlex.join([*words, *overrides])
 
 
 def shown_path(path: Path) -> Path:

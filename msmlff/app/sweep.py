@@ -14,7 +14,9 @@ from msmlff.analysis.sweep import sweep_table
 
 
 class SweepSummary(Callback):
-    """Hydra callback: one table over the jobs of this sweep, shown and written as summary.md and summary.csv."""
+    """Hydra callback: one table over the jobs of this sweep, shown and written as summary.md and
+    summary.csv.
+    """
 
     def __init__(self) -> None:
         self.folders: list[Path] = []

@@ -49,7 +49,11 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     sweep = hydra.mode == RunMode.MULTIRUN
     plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(plain, DictConfig)
-    plain.choices = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra") and v is not None}
+    plain.choices = {
+        k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra") and v is not None
+    }
+    overrides = [o for o in hydra.overrides.task if o.partition("=")[0].lstrip("+~") != "resume"]
+    plain.overrides = overrides
     resume = False
     if sweep:
         done = _earlier_job(plain, folder)
@@ -76,7 +80,7 @@ def resume_job(folder: Path) -> dict[str, Any]:
 
 
 def _earlier_job(config: DictConfig, folder: Path) -> str:
-    """"finished", "resumable" or "" for what a sweep finds in a job's folder."""
+    """ "finished", "resumable" or "" for what a sweep finds in a job's folder."""
     if not (folder / CONFIG).is_file() or OmegaConf.load(folder / CONFIG) != config:
         return ""
     if read_record(folder).get("status") == "finished":
@@ -104,7 +108,9 @@ def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool)
             raise
         status, message = "failed", traceback.format_exc()
     if message:
-        Console(stderr=True).print(f"[bold red]{status}:[/] {escape(message)}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[bold red]{status}:[/] {escape(message)}", highlight=False, soft_wrap=True
+        )
         _note_end(folder, "failed" if status == "input" else status, message)
     exit_code = max(exit_code, EXIT[status])
     if status == "interrupted" and keep_going:
@@ -116,7 +122,8 @@ def _note_end(folder: Path, status: str, message: str) -> None:
     """Put the end into the record, also where the run failed before it had one; report what there is."""
     if not folder.is_dir():
         return
-    content = {"command": command_line(), **read_record(folder)}
+    overrides = list(OmegaConf.load(folder / CONFIG).overrides) if (folder / CONFIG).is_file() else []
+    content = {"command": command_line(overrides), "overrides": overrides, **read_record(folder)}
     write_json(folder / "record.json", {**content, "status": status, "stop_reason": message})
     if (folder / "metrics.csv").is_file():
         write_report(folder)
@@ -136,8 +143,17 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     device, dtype = pick_device(config.device), pick_dtype(config.dtype)
     if not resume:
         OmegaConf.save(config, folder / CONFIG)
-    record = Record(folder, {"command": command_line(), "version": versions()["msmlff"],
-                             "git_revision": git_revision(), "versions": versions()})  # fmt: skip
+    overrides = list(config.overrides)
+    record = Record(
+        folder,
+        {
+            "command": command_line(overrides),
+            "overrides": overrides,
+            "version": versions()["msmlff"],
+            "git_revision": git_revision(),
+            "versions": versions(),
+        },
+    )
     run_ = prepare_run(config, folder, console, device, dtype, resume)
     record.update(**run_.facts)
     console.print(start_page(record.content, door_notes(run_.facts, run_.spec)))
@@ -183,7 +199,7 @@ def _test(run_: Prepared, result: FitResult, folder: Path, device: str, console:
         table = error_table(predictions)
         save_error_table(table, folder / f"{name}_metrics.json")
         if name == "test" or run_.test is None:
-            console.print(error_table_view(table, title=f"{name} errors"))
+            console.print(error_table_view(table, f"{name} errors", run_.facts["data"]["group_name"]))
 
 
 def _say_where(folder: Path, config: DictConfig, console: Console) -> None:

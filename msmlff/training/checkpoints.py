@@ -1,4 +1,4 @@
-"""best.ckpt and last.ckpt: written whole or not at all, on time, after each validation, and when told to stop."""
+"""best.ckpt and last.ckpt: written whole or not at all, in time, after validations, and when told to stop."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Interrupted(MSMLFFError):  # noqa: N818 (not an error: the run was told to
 class RunCheckpoints(Checkpoint):
     """Keeps ``best.ckpt`` (lowest val/score) and ``last.ckpt`` in a folder.
 
-    SIGTERM and SIGINT (Ctrl-C) are answered at the end of the running step: last.ckpt is written, ``Interrupted``
-    raised. A second Ctrl-C stops at once.
+    SIGTERM and SIGINT (Ctrl-C) are answered at the end of the running step: last.ckpt is written,
+    ``Interrupted`` raised. A second Ctrl-C stops at once.
 
     Args:
         folder: the checkpoints folder.
@@ -111,7 +111,9 @@ class RunCheckpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore_handlers()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self._restore_handlers()
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,7 +136,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            f"Nothing was started; {BEST} of the same folder may be whole: copy it to {LAST} to go on from there"
+            f"Nothing was started; {BEST} of the same folder may be whole: copy it to {LAST} to go "
+            f"on from there"
         ) from error
     if "msmlff" not in content:
         raise InputError(f"{path} was not written by msmlff")

@@ -51,12 +51,14 @@ class _Frames(Dataset):
 
 
 class StepStream(Sampler[list[int]]):
-    """The batches of steps ``start`` to ``steps - 1``: epochs one after the other, each in its own seeded order.
+    """The batches of steps ``start`` to ``steps - 1``: epoch after epoch, each in its own seeded order.
 
     Its length is ``steps`` whatever ``start`` is, because Lightning counts on from the step it resumes at.
     """
 
-    def __init__(self, batches: BudgetBatchSampler, steps: int, start: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, batches: BudgetBatchSampler, steps: int, start: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.batches = batches
         self.steps = steps
         self.start = start
@@ -118,7 +120,9 @@ class FrameDataModule(pl.LightningDataModule):
 
     def sampler(self, frames: FrameSet, budget: BatchBudget, shuffle: bool) -> BudgetBatchSampler:
         """Batches of ``frames`` within ``budget``."""
-        return BudgetBatchSampler(frames.frames.num_atoms, frames.neighbors.num_edges, budget, shuffle=shuffle, seed=self.seed)
+        return BudgetBatchSampler(
+            frames.frames.num_atoms, frames.neighbors.num_edges, budget, shuffle=shuffle, seed=self.seed
+        )
 
     def _collate(self, items: list[tuple[int, Configuration, Neighbors]]) -> Batch:
         ids, frames, neighbors = zip(*items, strict=True)

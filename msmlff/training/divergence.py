@@ -52,13 +52,16 @@ class DivergenceGuard:
         for (step, ids, _), loss in zip(pending, torch.stack([p[2] for p in pending]).tolist(), strict=True):
             if not abs(loss) < float("inf") or loss > self.factor * self.lowest:
                 raise DivergenceError(self._message(step, ids, loss))
-            self.average = loss if self.average != self.average else self.average + AVERAGING * (loss - self.average)
+            self.average = (
+                loss if self.average != self.average else self.average + AVERAGING * (loss - self.average)
+            )
             self.lowest = min(self.lowest, self.average)
 
     def _message(self, step: int, ids: Tensor | None, loss: float) -> str:
         frames = self.describe(ids.tolist()) if ids is not None else "unknown"
         return (
-            f"training diverged at step {step}: loss {loss:.4g} (smallest average so far {self.lowest:.4g}).\n"
+            f"training diverged at step {step}: loss {loss:.4g} (smallest average so far "
+            f"{self.lowest:.4g}).\n"
             f"Frames of that batch: {frames}.\n"
             f"Look at these frames first; then lower training.optimizer.lr (now {self.lr:g}), lengthen "
             "training.schedule.warmup_steps, or lower training.gradient_clip."

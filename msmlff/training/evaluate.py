@@ -42,7 +42,9 @@ def predict(model: ForceField, frames: FrameSet, spec: TrainingSpec, device: str
         energy=np.concatenate(parts["energy"]),
         e0_energy=np.array([sum(e0s[int(z)] for z in f.numbers) for f in labelled]),
         numbers=np.concatenate([f.numbers for f in labelled]),
-        forces_label=np.concatenate([np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in labelled]),
+        forces_label=np.concatenate(
+            [np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in labelled]
+        ),
         forces=np.concatenate(parts["forces"]),
         stress_label=np.stack([np.full((3, 3), np.nan) if f.stress is None else f.stress for f in labelled]),
         stress=np.concatenate(parts["stress"]) if stress else nothing,

@@ -94,8 +94,8 @@ def e0_table(model: ForceField) -> dict[int, float]:
 def label_spread(frames: Sequence[Configuration], e0s: dict[int, float]) -> dict[str, float]:
     """Spread of each label: the error of the trivial predictor, in the units of ``ErrorSums.compute``.
 
-    Energies: standard deviation of (energy - sum E0) per atom, meV/atom. Forces: RMS component, meV/Å. Stress:
-    standard deviation of the components about their means, meV/Å³.
+    Energies: standard deviation of (energy - sum E0) per atom, meV/atom. Forces: RMS component, meV/Å.
+    Stress: standard deviation of the components about their means, meV/Å³.
     """
     energies: list[float] = []
     stresses: list[np.ndarray] = []
@@ -196,7 +196,7 @@ def build_trainer(spec: TrainingSpec, run: Run, callbacks: list[Callback]) -> pl
 
 
 def load_weights(module: ForceFieldModule, checkpoint: Path) -> ForceField:
-    """The model that is validated and shipped, with the weights of ``checkpoint``, on the CPU, in eval mode."""
+    """The validated and shipped model with the weights of ``checkpoint``, on the CPU, in eval mode."""
     module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     model = module.eval_model.cpu().eval()
     assert isinstance(model, ForceField)

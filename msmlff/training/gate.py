@@ -41,7 +41,9 @@ def check_forces(model: ForceField, frames: FrameSet, index: int = 0, directions
     for _ in range(directions):
         direction = torch.randn(forces.shape, generator=generator, dtype=torch.float64)
         direction /= direction.norm()
-        slope = (_energy(reference, batch, STEP * direction) - _energy(reference, batch, -STEP * direction)) / (2 * STEP)
+        slope = (
+            _energy(reference, batch, STEP * direction) - _energy(reference, batch, -STEP * direction)
+        ) / (2 * STEP)
         expected = -float((forces * direction).sum())
         scale = max(abs(expected), float(forces.norm()) / forces.numel() ** 0.5, 1e-6)
         worst = max(worst, abs(slope - expected) / scale)

@@ -1,4 +1,4 @@
-"""Losses on energy per atom, forces and stress: NaN-masked, weighted, scheduled, normalised by global counts."""
+"""Losses on energy per atom, forces and stress: NaN-masked, weighted, scheduled, globally normalised."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class LossTerm:
         kind: "mse", "mae" or "huber".
         weight: factor of the term; None means ``auto``: the default weight where the pool carries the label,
             0 where it does not.
-        delta: where "huber" turns from quadratic to linear, in the unit of the residual (eV/atom, eV/Å, eV/Å³).
+        delta: where "huber" turns from quadratic to linear, in the unit of the residual (eV/atom, eV/Å,
+            eV/Å³).
     """
 
     kind: str = "mse"
@@ -143,7 +144,9 @@ class Loss:
 
 def _check_stage(stage: LossStage, available: Sequence[str]) -> None:
     if not 0 < stage.start < 1:
-        raise InputError(f"training.loss.stages: start={stage.start} is not between 0 and 1 (a share of the steps)")
+        raise InputError(
+            f"training.loss.stages: start={stage.start} is not between 0 and 1 (a share of the steps)"
+        )
     for target, weight in stage.weights.items():
         if target not in TARGETS:
             raise InputError(f"training.loss.stages: unknown target '{target}'; write {', '.join(TARGETS)}")

@@ -59,10 +59,12 @@ class ErrorSums:
 def relative_score(errors: Mapping[str, float], spread: Mapping[str, float]) -> float:
     """Sum over the targets of RMSE / spread of the label: 0 is perfect, 1 a target is the trivial predictor.
 
-    Unlike the loss it does not depend on the stage of the weights, so best checkpoints compare over a whole run.
+    Unlike the loss it does not depend on the stage of the weights, so best checkpoints compare over a whole
+    run.
 
     Args:
         errors: from ``ErrorSums.compute``.
-        spread: standard deviation of each label in the training frames, same keys and units ("energy_rmse": ...).
+        spread: standard deviation of each label in the training frames, same keys and units ("energy_rmse":
+            ...).
     """
     return sum(errors[key] / value for key, value in spread.items() if key in errors and value > 0)

@@ -22,7 +22,8 @@ class MetricsFile(Logger):
 
     Args:
         path: the file.
-        resume_step: rows after this step, written by a run that was killed later than its checkpoint, are dropped.
+        resume_step: rows after this step, written by a run that was killed later than its checkpoint, are
+            dropped.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:

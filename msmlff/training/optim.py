@@ -18,7 +18,7 @@ SCHEDULES = ("constant", "cosine", "plateau")
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """name: adam, amsgrad (Adam with AMSGrad) or adamw. weight_decay acts on matrices alone, not on vectors."""
+    """name: adam, amsgrad (Adam with AMSGrad) or adamw. weight_decay acts on matrices, not on vectors."""
 
     name: str = "amsgrad"
     lr: float = 0.01
@@ -35,7 +35,8 @@ class ScheduleSpec:
         name: constant, cosine (down to ``lr_min_factor`` of lr) or plateau.
         warmup_steps: linear rise from 0 at the start, for every schedule.
         lr_min_factor: the lowest factor of lr.
-        plateau_factor, plateau_patience: multiply lr by the factor after so many validations without a better score.
+        plateau_factor, plateau_patience: multiply lr by the factor after so many validations without a
+            better score.
     """
 
     name: str = "cosine"
@@ -89,7 +90,9 @@ def build_schedule(optimizer: Optimizer, spec: ScheduleSpec, steps: int) -> Lamb
     if spec.name not in SCHEDULES:
         raise InputError(f"training.schedule.name={spec.name}: write one of {', '.join(SCHEDULES)}")
     if spec.warmup_steps >= steps:
-        raise InputError(f"training.schedule.warmup_steps={spec.warmup_steps} is not below training.steps={steps}")
+        raise InputError(
+            f"training.schedule.warmup_steps={spec.warmup_steps} is not below training.steps={steps}"
+        )
     if spec.name == "plateau":
         lowest = [spec.lr_min_factor * group["lr"] for group in optimizer.param_groups]
         return ReduceLROnPlateau(

@@ -1,4 +1,4 @@
-"""The progress bar: steps, time left, atoms a second, share of the time spent waiting for data, last errors."""
+"""The progress bar: steps, time left, atoms a second, share of time spent waiting for data, last errors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class RunProgress(Callback):
             )
             self._bar.start()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, idx: int
+    ) -> None:
         now = time.perf_counter()
         self.waited += now - self._mark
         self.seconds += now - self._mark
@@ -86,7 +88,9 @@ class RunProgress(Callback):
         if not batch.positions.is_cuda or trainer.global_step % 20 == 0:
             self._loss = float(outputs["loss"])
         if self._bar is not None:
-            rate = f"{self.atoms_per_second:,.0f} atoms/s · wait {self.wait_share:.0%} · loss {self._loss:.4g}"
+            rate = (
+                f"{self.atoms_per_second:,.0f} atoms/s · wait {self.wait_share:.0%} · loss {self._loss:.4g}"
+            )
             self._bar.update(self._task, completed=trainer.global_step, rate=rate)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,14 +98,18 @@ class RunProgress(Callback):
         errors = pl_module.val_errors
         cells = [f"{errors[k]:10.2f}" if k in errors else f"{'-':>10}" for k in _RMSE]
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        row = f"{trainer.global_step:8d} {' '.join(cells)} {pl_module.score:8.4f} {lr:9.2e} {self._loss:10.4g}"
+        row = (
+            f"{trainer.global_step:8d} {' '.join(cells)} {pl_module.score:8.4f} {lr:9.2e} {self._loss:10.4g}"
+        )
         (self._bar.console if self._bar is not None else self.console).print(row, highlight=False)
         self._mark = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self._stop()
 
     def _stop(self) -> None:

@@ -21,7 +21,8 @@ class TrainingSpec:
         validation_batch: budget of a validation or test batch.
         loss, optimizer, schedule: see their classes.
         gradient_clip: largest norm of the gradient; None to leave it.
-        ema_decay: decay of the averaged weights that validation, best checkpoint and model file use; None: raw weights.
+        ema_decay: decay of the averaged weights that validation, best checkpoint and model file use; None:
+            raw weights.
         early_stopping: stop after so many validations without a better score; None: never.
         checkpoint_seconds: time between two writes of checkpoints/last.ckpt.
         divergence_factor: stop when the loss exceeds so many times the smallest running average.

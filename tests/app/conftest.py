@@ -58,7 +58,9 @@ def tiny(pool_folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def start(repository: Path, environment: dict[str, str]) -> Callable[[Sequence[str], Path], subprocess.Popen[str]]:
+def start(
+    repository: Path, environment: dict[str, str]
+) -> Callable[[Sequence[str], Path], subprocess.Popen[str]]:
     """Start ``python train.py ARGUMENTS`` in a folder."""
 
     def run(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
@@ -93,6 +95,8 @@ def msmlff(environment: dict[str, str]) -> Command:
 
     def run(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "msmlff.app", *arguments]
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
 
     return run

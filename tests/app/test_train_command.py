@@ -37,8 +37,8 @@ def test_a_run_leaves_everything(whole: tuple[Path, str]) -> None:
     folder, out = whole
     expected = {
         "config.yaml", "record.json", "selection.json", "selected.extxyz", "pool_map.npz", "metrics.csv",
-        "predictions_val.npz", "predictions_test.npz", "test_metrics.json", "model.safetensors", "report.html",
-        "checkpoints", "tensorboard",
+        "predictions_val.npz", "predictions_test.npz", "test_metrics.json", "model.safetensors",
+        "report.html", "checkpoints", "tensorboard",
     }  # fmt: skip
     assert expected <= {path.name for path in folder.iterdir()}
     record = json.loads((folder / "record.json").read_text())
@@ -60,7 +60,12 @@ def test_the_model_file_gives_the_test_errors(whole: tuple[Path, str]) -> None:
     model = load_model(folder / "model.safetensors", dtype=torch.float64)
     with np.load(folder / "predictions_test.npz") as predictions:
         energies, forces = predictions["energy"], predictions["forces"]
-    pool = json.loads((folder / "record.json").read_text())["command"].split("pool.path=")[1].split()[0].strip("'")
+    pool = (
+        json.loads((folder / "record.json").read_text())["command"]
+        .split("pool.path=")[1]
+        .split()[0]
+        .strip("'")
+    )
     frames = list(read_frames(Path(pool) / "test.extxyz"))
     atoms = frames[0].to_ase()
     atoms.calc = MSMLFFCalculator(model)
@@ -93,7 +98,13 @@ def test_killed_and_resumed_equals_uninterrupted(
     start: Start, train: Command, tiny: list[str], tmp_path: Path
 ) -> None:
     """kill -9 between two validations, at whatever step that is."""
-    overrides = [*tiny, "training.steps=90", "training.checkpoint_seconds=0", "training.log_every=1", "report=false"]
+    overrides = [
+        *tiny,
+        "training.steps=90",
+        "training.checkpoint_seconds=0",
+        "training.log_every=1",
+        "report=false",
+    ]
     whole = train([*overrides, "hydra.run.dir=whole"], tmp_path)
     assert whole.returncode == 0, whole.stdout + whole.stderr
     process = start([*overrides, "hydra.run.dir=parts"], tmp_path)
@@ -113,7 +124,9 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert "is finished" in again.stderr
 
 
-def test_sigterm_leaves_a_resumable_run(start: Start, train: Command, tiny: list[str], tmp_path: Path) -> None:
+def test_sigterm_leaves_a_resumable_run(
+    start: Start, train: Command, tiny: list[str], tmp_path: Path
+) -> None:
     process = start([*tiny, "training.steps=5000", "hydra.run.dir=run"], tmp_path)
     wait_for(lambda: rows(tmp_path / "run") > 2, process)
     process.send_signal(signal.SIGTERM)
@@ -142,7 +155,9 @@ def test_sweep(train: Command, tiny: list[str], tmp_path: Path) -> None:
     table = list(csv.DictReader((tmp_path / "sweep" / "summary.csv").open()))
     assert [row["status"] for row in table] == ["finished", "finished", "failed"]
     assert (tmp_path / "sweep" / "summary.md").is_file()
-    times = {f: (f / "model.safetensors").stat().st_mtime_ns for f in folders if (f / "model.safetensors").exists()}
+    times = {
+        f: (f / "model.safetensors").stat().st_mtime_ns for f in folders if (f / "model.safetensors").exists()
+    }
     second = train(command, tmp_path)
     assert second.stdout.count("finished before, skipped") == 2
     assert times == {f: (f / "model.safetensors").stat().st_mtime_ns for f in times}
@@ -153,7 +168,7 @@ def test_wandb_offline(train: Command, tiny: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     runs = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert len(runs) == 1
-    assert list(runs[0].glob("*.wandb"))[0].stat().st_size > 1000
+    assert next(iter(runs[0].glob("*.wandb"))).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

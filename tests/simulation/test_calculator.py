@@ -15,7 +15,9 @@ from msmlff.simulation import BatchedLangevin, LangevinSettings, MSMLFFCalculato
 @pytest.fixture(scope="module")
 def model() -> MACE:
     torch.manual_seed(0)
-    return MACE([1, 8], [-1.0, -2.0], cutoff=2.5, channels=4, l_max=2, correlation=2, layers=2).double().eval()
+    return (
+        MACE([1, 8], [-1.0, -2.0], cutoff=2.5, channels=4, l_max=2, correlation=2, layers=2).double().eval()
+    )
 
 
 def test_derivatives_are_those_of_the_energy(model: MACE) -> None:

@@ -40,7 +40,9 @@ def make_model(frame_sets: tuple[FrameSet, FrameSet]) -> Callable[..., MSMACE]:
         ]
         statistics = dataset_statistics(train.frames, train.neighbors, [3.2, 4.0], E0S)
         torch.manual_seed(seed)
-        return MSMACE((13, 29), E0S, scales, channels=8, correlation=2, layers=2, statistics=statistics).to(dtype)
+        return MSMACE((13, 29), E0S, scales, channels=8, correlation=2, layers=2, statistics=statistics).to(
+            dtype
+        )
 
     return make
 

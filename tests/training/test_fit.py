@@ -36,7 +36,9 @@ MakeModel = Callable[..., MSMACE]
 SPEC = TrainingSpec(
     steps=24,
     validations=3,
-    batch=BatchBudget(frames=5),  # 12 frames: epochs of 3 batches, validations every 8 steps fall inside epochs
+    batch=BatchBudget(
+        frames=5
+    ),  # 12 frames: epochs of 3 batches, validations every 8 steps fall inside epochs
     schedule=ScheduleSpec(name="cosine", warmup_steps=4),
     loss=LossSpec(stages=[LossStage(0.6, {"energy": 10.0})]),
     checkpoint_seconds=1e9,
@@ -99,13 +101,15 @@ def test_it_learns(frame_sets: Sets, make_model: MakeModel, run_folder: Path) ->
 def test_resume_is_bit_for_bit(
     frame_sets: Sets, make_model: MakeModel, tmp_path: Path, schedule: str, at: int
 ) -> None:
-    spec = replace(SPEC, schedule=ScheduleSpec(name=schedule, warmup_steps=4, plateau_patience=0), early_stopping=9)
+    spec = replace(
+        SPEC, schedule=ScheduleSpec(name=schedule, warmup_steps=4, plateau_patience=0), early_stopping=9
+    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(make_model(), *frame_sets, spec, run(whole))
     with pytest.raises(Interrupted):
         fit(make_model(), *frame_sets, spec, run(parts, callbacks=[Stop(at)]))
     torch.manual_seed(12345)  # whatever a new process starts with
-    np.random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
     step = read_checkpoint(parts / "checkpoints" / LAST)["global_step"]
     fit(make_model(seed=7), *frame_sets, spec, run(parts, resume=True, resume_step=step))
     for name in (LAST, BEST):
@@ -127,7 +131,9 @@ def test_the_shipped_weights_are_the_averaged_ones_of_the_best_step(
 def test_the_seed_alone_decides(frame_sets: Sets, make_model: MakeModel, tmp_path: Path) -> None:
     results = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        results.append(fit(make_model(), *frame_sets, SPEC, run(tmp_path / name, seed=seed)).model.state_dict())
+        results.append(
+            fit(make_model(), *frame_sets, SPEC, run(tmp_path / name, seed=seed)).model.state_dict()
+        )
         torch.manual_seed(len(results))
     a, b, c = results
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -141,20 +147,28 @@ def test_ctrl_c_leaves_a_resumable_run(frame_sets: Sets, make_model: MakeModel, 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_divergence_names_step_frames_and_advice(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+def test_divergence_names_step_frames_and_advice(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path
+) -> None:
     spec = replace(SPEC, optimizer=OptimizerSpec(lr=1.0), gradient_clip=None, divergence_factor=10.0)
-    with pytest.raises(DivergenceError, match=r"(?s)diverged at step \d+.*emt-1:\d+.*lower training.optimizer.lr"):
+    with pytest.raises(
+        DivergenceError, match=r"(?s)diverged at step \d+.*emt-1:\d+.*lower training.optimizer.lr"
+    ):
         fit(make_model(), *frame_sets, spec, run(run_folder))
 
 
 def test_early_stopping_stops(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
-    spec = replace(SPEC, optimizer=OptimizerSpec(lr=1e-12), early_stopping=1, ema_decay=None, steps=60, validations=20)
+    spec = replace(
+        SPEC, optimizer=OptimizerSpec(lr=1e-12), early_stopping=1, ema_decay=None, steps=60, validations=20
+    )
     result = fit(make_model(), *frame_sets, spec, run(run_folder))
     assert result.stopped_early
     assert result.steps < 60
 
 
-def test_damaged_and_missing_checkpoints_are_errors(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+def test_damaged_and_missing_checkpoints_are_errors(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path
+) -> None:
     with pytest.raises(InputError, match="no checkpoint there"):
         fit(make_model(), *frame_sets, SPEC, run(run_folder, resume=True))
     with pytest.raises(Interrupted):
@@ -214,6 +228,11 @@ def test_spread_is_the_trivial_predictors_error(stores: tuple[FrameStore, FrameS
 
 def test_threads_do_not_leak_handlers(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    fit(make_model(), *frame_sets, replace(SPEC, steps=4, validations=1, schedule=ScheduleSpec(warmup_steps=0)), run(run_folder))
+    fit(
+        make_model(),
+        *frame_sets,
+        replace(SPEC, steps=4, validations=1, schedule=ScheduleSpec(warmup_steps=0)),
+        run(run_folder),
+    )
     assert signal.getsignal(signal.SIGTERM) is before
     assert threading.active_count() < 20

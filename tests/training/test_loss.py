@@ -22,7 +22,9 @@ ALL = ("energy", "forces", "stress")
 @pytest.fixture
 def batch(frame_sets: tuple[FrameSet, FrameSet]) -> Batch:
     train = frame_sets[0]
-    return collate([train.frames[i] for i in range(3)], [train.neighbors[i] for i in range(3)], (13, 29), torch.float64)
+    return collate(
+        [train.frames[i] for i in range(3)], [train.neighbors[i] for i in range(3)], (13, 29), torch.float64
+    )
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def prediction(batch: Batch) -> Prediction:
     def noisy(label: torch.Tensor) -> torch.Tensor:
         return label + 0.1 * torch.randn(label.shape, generator=generator, dtype=torch.float64)
 
-    return Prediction(noisy(batch.energy), torch.zeros(batch.num_atoms), noisy(batch.forces), noisy(batch.stress))
+    return Prediction(
+        noisy(batch.energy), torch.zeros(batch.num_atoms), noisy(batch.forces), noisy(batch.stress)
+    )
 
 
 def test_mse_equals_numpy(batch: Batch, prediction: Prediction) -> None:
@@ -46,8 +50,12 @@ def test_mse_equals_numpy(batch: Batch, prediction: Prediction) -> None:
     assert float(parts["loss"]) == pytest.approx(energy + 100 * forces + 10 * stress)
 
 
-@pytest.mark.parametrize(("kind", "reference"), [("mae", torch.nn.L1Loss()), ("huber", torch.nn.HuberLoss(delta=0.05))])
-def test_other_kinds_equal_torch(batch: Batch, prediction: Prediction, kind: str, reference: torch.nn.Module) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reference"), [("mae", torch.nn.L1Loss()), ("huber", torch.nn.HuberLoss(delta=0.05))]
+)
+def test_other_kinds_equal_torch(
+    batch: Batch, prediction: Prediction, kind: str, reference: torch.nn.Module
+) -> None:
     spec = LossSpec(forces=LossTerm(kind=kind, weight=1.0, delta=0.05))
     parts = Loss(spec, ALL)(prediction, batch, 0.0)
     assert float(parts["forces"]) == pytest.approx(float(reference(prediction.forces, batch.forces)))
@@ -62,7 +70,9 @@ def test_missing_labels_do_not_count(batch: Batch, prediction: Prediction) -> No
     there = batch.frame != 1
     expected = (prediction.forces - batch.forces)[there].square().mean()
     assert float(parts["forces"]) == pytest.approx(float(expected))
-    assert float(parts["energy"]) == pytest.approx(float(((prediction.energy - batch.energy)[:2] / 8).square().mean()))
+    assert float(parts["energy"]) == pytest.approx(
+        float(((prediction.energy - batch.energy)[:2] / 8).square().mean())
+    )
     assert math.isfinite(float(parts["loss"]))
 
 
