@@ -34,7 +34,7 @@ class LossTerm:
     delta: float = 0.01
 
 
-AUTO_WEIGHT = {"energy": 1.0, "forces": 100.0, "stress": 10.0}
+AUTO_WEIGHT = {"energy": 10.0, "forces": 100.0, "stress": 10.0}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_mse_equals_numpy(batch: Batch, prediction: Prediction) -> None:
     assert float(parts["energy"]) == pytest.approx(energy)
     assert float(parts["forces"]) == pytest.approx(forces)
     assert float(parts["stress"]) == pytest.approx(stress)
-    assert float(parts["loss"]) == pytest.approx(energy + 100 * forces + 10 * stress)
+    assert float(parts["loss"]) == pytest.approx(10 * energy + 100 * forces + 10 * stress)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_frame_weights(batch: Batch, prediction: Prediction) -> None:
 
 def test_late_stage_raises_the_energy_weight() -> None:
     loss = Loss(LossSpec(stages=[LossStage(0.75, {"energy": 1000.0})]), ALL)
-    assert loss.weights(0.74)["energy"] == 1.0
+    assert loss.weights(0.74)["energy"] == 10.0
     assert loss.weights(0.75) == {"energy": 1000.0, "forces": 100.0, "stress": 10.0}
 
 
