@@ -21,5 +21,7 @@ class Constant:
         """The array as a tensor of ``like``'s dtype (or ``dtype``) on ``like``'s device."""
         key = (dtype or like.dtype, like.device)
         if key not in self._cast:
-            self._cast[key] = torch.tensor(self.values, dtype=key[0], device=key[1])
+            # The cast outlives the call: a tensor made in inference mode could not be used in training later.
+            with torch.inference_mode(False):
+                self._cast[key] = torch.tensor(self.values, dtype=key[0], device=key[1])
         return self._cast[key]

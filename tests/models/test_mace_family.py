@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from physics import E0S, SPECIES, ForceFieldContract, evaluate
-from systems import crystal, ethanol, hydrogen
+from systems import crystal, ethanol, hydrogen, make_batch
 
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
@@ -47,6 +47,18 @@ def test_one_scale_is_mace() -> None:
     one.load_state_dict(mace.state_dict())
     frame = hydrogen()
     assert torch.equal(evaluate(one, frame).forces, evaluate(mace, frame).forces)
+
+
+def test_training_after_features_in_inference_mode() -> None:
+    torch.manual_seed(0)
+    model = MACE([1], [0.0], 3.0, l_max=2, channels=4, radial_mlp=[4]).double()
+    batch = make_batch(model, hydrogen())
+    with torch.inference_mode():
+        model.features(batch)
+    model.train()(batch).forces.square().sum().backward()
+    gradients = [p.grad for name, p in model.named_parameters() if name.endswith("radial_weight")]
+    assert gradients
+    assert all(g is not None and bool(g.any()) for g in gradients)
 
 
 def test_long_scale_takes_the_short_edges_too() -> None:
