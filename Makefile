@@ -31,8 +31,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $${CXX:-c++} > /dev/null || { echo "A C++ compiler is needed to build torch-scatter (Debian: apt install g++)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+	@echo 'installing torch'
 	$(BIN)/pip install --quiet $(TORCH) numpy -c constraints.txt
-	DIST_EXTRA_CONFIG=$(CURDIR)/scripts/build_ext.cfg $(BIN)/pip install --quiet --no-build-isolation torch-scatter==2.1.2
+	@echo 'compiling torch-scatter (two to five minutes)'
+	DIST_EXTRA_CONFIG='$(CURDIR)/scripts/build_ext.cfg' $(BIN)/pip install --quiet --no-build-isolation torch-scatter==2.1.2
 	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@
 

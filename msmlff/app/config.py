@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
@@ -63,6 +65,21 @@ def _reject_unknown(cls: Any, content: Any, key: str) -> None:
         _reject_unknown(kinds[name], value, f"{key}.{name}")
 
 
+def build(node: Any, key: str, **arguments: Any) -> Any:
+    """The object a configuration node describes by ``_target_``, with further arguments.
+
+    Raises:
+        InputError: what the object's constructor refuses, with the key.
+    """
+    try:
+        return instantiate(node, _partial_=True, _convert_="all")(**arguments)
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, InputError):
+            raise cause from None
+        raise InputError(f"{key}: {cause or error}") from None
+
+
 def register_resolvers() -> None:
     """Resolvers that the files in conf/ use."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
@@ -82,7 +99,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
     Raises:
         InputError: an unknown key or choice; the message says which exist.
     """
-    overrides = [a for a in arguments if not a.startswith("-")]
+    overrides = get_args_parser().parse_known_args(list(arguments))[0].overrides
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         # of a sweep "seed=1,2" each value is checked by its own job; the names are the same

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from msmlff.app.config import typed
+from msmlff.app.config import build, typed
 from msmlff.app.prepare import build_descriptor, choose
 from msmlff.app.runtime import pick_device, prepare
 from msmlff.app.train import run_guarded
@@ -29,10 +29,11 @@ def run(config: DictConfig, folder: Path, console: Console) -> None:
     device = pick_device(config.device)
     spec = typed(PoolSpec, config.pool, "pool")
     with console.status(f"reading pool {spec.name}"):
-        pool = load_pool(spec)
+        # every frame of a single file is up for choice: nothing is split off for validation
+        pool = load_pool(replace(spec, fractions={}))
     selection = choose(
         pool.train,
-        instantiate(config.selector),
+        build(config.selector, "selector"),
         config.budget,
         build_descriptor(config.descriptor, device),
         config.selection_seed,

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from msmlff.app.config import typed
+from msmlff.app.config import build, typed
 from msmlff.app.runtime import device_name
 from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.pools import Pool, PoolSpec, load_pool
@@ -86,7 +85,7 @@ def _selection(
         return selection
     return choose(
         pool.train,
-        instantiate(config.data.selector),
+        build(config.data.selector, "data.selector"),
         config.data.budget,
         build_descriptor(config.descriptor, device),
         config.data.selection_seed,
@@ -101,7 +100,7 @@ def build_descriptor(choice: DictConfig, device: str) -> Descriptor:
     assert isinstance(settings, dict)
     if settings.get("device") == "auto":
         settings["device"] = device
-    return instantiate(settings)
+    return build(settings, "descriptor")
 
 
 def choose(
@@ -124,7 +123,6 @@ def _build_model(
     config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype
 ) -> ForceField:
     """The model with random weights of ``config.seed`` and the statistics of the chosen frames."""
-    partial = instantiate(config.model, _partial_=True, _convert_="all")
     numbers = tuple(sorted(e0s.values))
     lacking = [chemical_symbols[z] for z in numbers if z not in chosen.atomic_numbers]
     if lacking:
@@ -134,11 +132,12 @@ def _build_model(
             "raise data.budget or choose another selector"
         )
     torch.manual_seed(config.seed)
-    blank = partial(atomic_numbers=numbers, e0s=e0s.values)
+    blank = build(config.model, "model", atomic_numbers=numbers, e0s=e0s.values)
     neighbors = NeighborCache(chosen, blank.cutoff)
     statistics = dataset_statistics(chosen, neighbors, blank.scale_cutoffs, e0s.values)
     torch.manual_seed(config.seed)
-    return partial(atomic_numbers=numbers, e0s=e0s.values, statistics=statistics).to(dtype)
+    model = build(config.model, "model", atomic_numbers=numbers, e0s=e0s.values, statistics=statistics)
+    return model.to(dtype)
 
 
 def _model_facts(model: ForceField) -> dict[str, Any]:

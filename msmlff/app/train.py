@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -57,34 +59,37 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     resume = False
     if sweep:
         done = _earlier_job(plain, folder)
-        if done == "finished":
-            Console().print(f"[dim]{shown_path(folder)}: finished before, skipped[/]")
+        if done in ("finished", "diverged"):
+            Console().print(f"[dim]{shown_path(folder)}: {done} before, skipped[/]")
             return {"status": "skipped"}
         resume = done == "resumable"
     return run_guarded(lambda console: run(plain, folder, console, resume), folder, keep_going=sweep)
 
 
 def resume_job(folder: Path) -> dict[str, Any]:
-    """Continue the run in ``folder`` where its last checkpoint was written."""
+    """Continue the run in ``folder`` where its last checkpoint was written.
 
-    def work(console: Console) -> None:
-        if not (folder / CONFIG).is_file():
-            raise InputError(f"resume={folder}: no {CONFIG} there; give the folder of a run")
-        if read_record(folder).get("status") == "finished":
-            raise InputError(f"resume={folder}: that run is finished; its report is {folder / 'report.html'}")
-        config = OmegaConf.load(folder / CONFIG)
-        assert isinstance(config, DictConfig)
-        run(config, folder, console, resume=True)
-
-    return run_guarded(work, folder, keep_going=False)
+    Raises:
+        InputError: no run there, a finished one, or no checkpoint; the folder is left as it is.
+    """
+    folder = folder.resolve()
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"resume={folder}: no {CONFIG} there; give the folder of a run")
+    if read_record(folder).get("status") == "finished":
+        raise InputError(f"resume={folder}: that run is finished; its report is {folder / 'report.html'}")
+    read_checkpoint(folder / "checkpoints" / LAST)
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    return run_guarded(lambda console: run(config, folder, console, resume=True), folder, keep_going=False)
 
 
 def _earlier_job(config: DictConfig, folder: Path) -> str:
     """ "finished", "resumable" or "" for what a sweep finds in a job's folder."""
     if not (folder / CONFIG).is_file() or OmegaConf.load(folder / CONFIG) != config:
         return ""
-    if read_record(folder).get("status") == "finished":
-        return "finished"
+    status = read_record(folder).get("status")
+    if status in ("finished", "diverged"):  # bit for bit, a diverged run would diverge again
+        return status
     return "resumable" if (folder / "checkpoints" / LAST).is_file() else ""
 
 
@@ -103,8 +108,12 @@ def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool)
         status, message = "input", str(error)
     except MSMLFFError as error:
         status, message = "failed", str(error)
-    except Exception:
-        if not keep_going:
+    except torch.OutOfMemoryError as error:
+        advice = "lower training.batch.frames or set training.batch.edges; also training.validation_batch"
+        status, message = "failed", f"{error}\nOut of memory: {advice}"
+    except BaseException as error:
+        _note_end(folder, "failed", f"{type(error).__name__}: {error}")
+        if not (keep_going and isinstance(error, Exception)):
             raise
         status, message = "failed", traceback.format_exc()
     if message:
@@ -142,6 +151,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     prepare(config.threads, config.seed)
     device, dtype = pick_device(config.device), pick_dtype(config.dtype)
     if not resume:
+        _clear(folder)
         OmegaConf.save(config, folder / CONFIG)
     overrides = list(config.overrides)
     record = Record(
@@ -172,8 +182,27 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
             write_report(folder)
         send_results(loggers, folder)
     finally:
+        record.update()  # the time it took, however it ended
         close_loggers(loggers, record.content["status"])
     _say_where(folder, config, console)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier run left in the folder: nothing of it may pass for this run's."""
+    if read_record(folder).get("status") == "finished":
+        raise InputError(f"{folder} holds a finished run: name another hydra.run.dir, or delete the folder")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for pattern in (
+        "record.json",
+        "report.html",
+        "metrics.csv",
+        "*.npz",
+        "*_metrics.json",
+        "model.safetensors",
+    ):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _model_record(record: dict[str, Any]) -> dict[str, Any]:

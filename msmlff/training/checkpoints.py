@@ -77,7 +77,10 @@ class RunCheckpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, ForceFieldModule)
-        if trainer.global_step % pl_module.spec.validate_every == 0:
+        spec = pl_module.spec
+        if trainer.global_step == spec.steps:
+            trainer.should_stop = True  # Lightning validates once more, also between two regular validations
+        if trainer.global_step % spec.validate_every == 0 or trainer.global_step == spec.steps:
             return  # a validation follows; a state saved before it would lose it
         if self.signal is not None or time.monotonic() - self._saved > self.seconds:
             self._save_last(trainer)

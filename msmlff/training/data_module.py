@@ -94,6 +94,7 @@ class FrameDataModule(pl.LightningDataModule):
         spec: batch budgets, steps and workers.
         seed: of the order.
         start_step: the first step (resume).
+        pin_memory: put batches into page-locked memory, for a GPU.
     """
 
     def __init__(
@@ -106,11 +107,13 @@ class FrameDataModule(pl.LightningDataModule):
         *,
         seed: int,
         start_step: int = 0,
+        pin_memory: bool = False,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.atomic_numbers, self.dtype = atomic_numbers, dtype
         self.spec, self.seed, self.start_step = spec, seed, start_step
+        self.pin_memory = pin_memory
         unknown = set(spec.loss.group_weights) - set(train.frames.group.tolist())
         if unknown:
             raise InputError(
@@ -139,7 +142,7 @@ class FrameDataModule(pl.LightningDataModule):
             collate_fn=self._collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(self.seed),
         )
 

@@ -148,7 +148,14 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         lambda ids: ", ".join(train.frames[i].source or f"frame {i}" for i in ids),
     )
     data = FrameDataModule(
-        train, val, model.atomic_numbers, run.dtype, spec, seed=run.seed, start_step=start_step
+        train,
+        val,
+        model.atomic_numbers,
+        run.dtype,
+        spec,
+        seed=run.seed,
+        start_step=start_step,
+        pin_memory=run.device == "cuda",
     )
     progress = RunProgress(run.console)
     callbacks: list[Any] = [progress, *run.callbacks]

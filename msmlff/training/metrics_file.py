@@ -34,10 +34,12 @@ class MetricsFile(Logger):
         if resume_step is not None and path.is_file():
             with path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if _step(row) < resume_step]
-        with path.open("w", newline="") as file:
+        temporary = path.with_suffix(".writing")
+        with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
+        temporary.replace(path)
 
     @property
     def name(self) -> str:

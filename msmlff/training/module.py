@@ -47,7 +47,11 @@ class ForceFieldModule(pl.LightningModule):
         self.spec = spec
         self.available = available
         self.loss = Loss(spec.loss, available)
-        self.spread = dict(spread)
+        self.spread = {
+            name: value
+            for name, value in spread.items()
+            if self.loss.uses({"force": "forces"}.get(t := name.split("_")[0], t))
+        }
         self.score = float("inf")
         self.plateau: ReduceLROnPlateau | None = None
         self.val_sums = ErrorSums(tuple(t for t in TARGETS if t in available))
@@ -94,6 +98,7 @@ class ForceFieldModule(pl.LightningModule):
             self.ema.update_parameters(self.model)
 
     def on_validation_epoch_start(self) -> None:
+        self.guard.check()
         self.val_sums.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -126,8 +131,9 @@ class ForceFieldModule(pl.LightningModule):
             self._rng = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.check()
         checkpoint["msmlff"] = {
-            "rng": random_state(),
+            "rng": random_state(self.device.type),
             "plateau": self.plateau.state_dict() if self.plateau is not None else None,
             "guard": self.guard.state_dict(),
             "score": self.score,
@@ -146,13 +152,13 @@ class ForceFieldModule(pl.LightningModule):
             self.plateau.load_state_dict(state)
 
 
-def random_state() -> dict[str, Any]:
+def random_state(device: str) -> dict[str, Any]:
     """The state of every generator a step may draw from, in types that load without unpickling code."""
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if device == "cuda" else [],
         "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
         "python": [version, list(internal), gauss],
     }
@@ -162,7 +168,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put back what ``random_state`` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        torch.cuda.set_rng_state(state["cuda"][0].cpu())
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     version, internal, gauss = state["python"]

@@ -54,5 +54,5 @@ class TrainingSpec:
 
     @property
     def validate_every(self) -> int:
-        """Steps between two validations."""
-        return max(1, self.steps // self.validations)
+        """Steps between two validations; one more follows the last step where they do not divide."""
+        return -(-self.steps // self.validations)

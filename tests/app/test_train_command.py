@@ -119,7 +119,9 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (parts / "metrics.csv").read_text()
+    before = (parts / "record.json").read_bytes()
     again = train(["resume=parts"], tmp_path)
+    assert (parts / "record.json").read_bytes() == before
     assert again.returncode == 2
     assert "is finished" in again.stderr
 
@@ -180,6 +182,8 @@ def test_wandb_offline(train: Command, tiny: list[str], tmp_path: Path) -> None:
         (["training.steps=many"], "training.steps='many'"),
         (["training/optimizer=sgd"], "Available options in 'training/optimizer'"),
         (["training.optimizer.name=sgd"], "write one of adam, amsgrad, adamw"),
+        (["model.channels=abc"], "model"),
+        (["data.selector.central=3"], "central"),
         (["device=tpu"], "device=tpu: write auto, cpu or cuda"),
         (["dtype=bfloat16"], "dtype=bfloat16: write float32 or float64"),
         (["pool.path=nowhere"], "set pool.path=FOLDER"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +116,21 @@ def test_resume_is_bit_for_bit(
     assert (whole / "metrics.csv").read_text() == (parts / "metrics.csv").read_text()
 
 
+def test_the_last_step_is_validated_and_saved(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path
+) -> None:
+    """Also where the validations do not divide the steps."""
+    spec = replace(SPEC, steps=13, validations=4)
+    result = fit(make_model(), *frame_sets, spec, run(run_folder))
+    steps = [
+        int(row["step"]) for row in csv.DictReader((run_folder / "metrics.csv").open()) if row["val/score"]
+    ]
+    assert steps == [3, 7, 11, 12]
+    assert result.steps == 13
+    assert not result.stopped_early
+    assert read_checkpoint(run_folder / "checkpoints" / LAST)["global_step"] == 13
+
+
 def test_the_shipped_weights_are_the_averaged_ones_of_the_best_step(
     frame_sets: Sets, make_model: MakeModel, run_folder: Path
 ) -> None:
@@ -226,7 +240,7 @@ def test_spread_is_the_trivial_predictors_error(stores: tuple[FrameStore, FrameS
     assert spread["energy_rmse"] == pytest.approx(1000 * np.std([frame.energy / 8 for frame in train]))
 
 
-def test_threads_do_not_leak_handlers(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
+def test_signal_handlers_are_put_back(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     fit(
         make_model(),
@@ -235,4 +249,3 @@ def test_threads_do_not_leak_handlers(frame_sets: Sets, make_model: MakeModel, r
         run(run_folder),
     )
     assert signal.getsignal(signal.SIGTERM) is before
-    assert threading.active_count() < 20
