@@ -25,7 +25,7 @@ lint: install
 
 install: $(VENV)/.installed
 
-# torch first: torch-scatter is compiled against it. Two compilers at a time halve that step.
+# torch first: torch-scatter is compiled against it, for the CPU (on CUDA torch's own segment sums serve). Two compilers at a time halve that step.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	@command -v $${CXX:-c++} > /dev/null || { echo "A C++ compiler is needed to build torch-scatter (Debian: apt install g++)"; exit 1; }
@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo 'installing torch'
 	$(BIN)/pip install --quiet $(TORCH) numpy -c constraints.txt
 	@echo 'compiling torch-scatter (two to five minutes)'
-	DIST_EXTRA_CONFIG='$(CURDIR)/scripts/build_ext.cfg' $(BIN)/pip install --quiet --no-build-isolation torch-scatter==2.1.2
+	FORCE_ONLY_CPU=1 DIST_EXTRA_CONFIG='$(CURDIR)/scripts/build_ext.cfg' $(BIN)/pip install --quiet --no-build-isolation torch-scatter==2.1.2
 	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@
 

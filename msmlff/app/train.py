@@ -33,7 +33,7 @@ from msmlff.app.runtime import (
 )
 from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.files import save_model
-from msmlff.training.checkpoints import LAST, Interrupted
+from msmlff.training.checkpoints import LAST, Interrupted, read_checkpoint
 from msmlff.training.data_module import FrameSet
 from msmlff.training.evaluate import predict
 from msmlff.training.fit import FitResult, Run, fit

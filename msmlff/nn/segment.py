@@ -16,6 +16,8 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, pointer: Tensor) -> Tensor:
         ctx.save_for_backward(pointer)
+        if values.is_cuda:  # torch-scatter is built for the CPU: its CUDA build needs torch's own nvcc
+            return torch.segment_reduce(values.contiguous(), "sum", offsets=pointer, axis=0, initial=0)
         return segment_csr(values.contiguous(), pointer, reduce="sum")
 
     @staticmethod
@@ -27,6 +29,8 @@ class _SegmentSpread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, pointer: Tensor) -> Tensor:
         ctx.save_for_backward(pointer)
+        if values.is_cuda:
+            return values.repeat_interleave(pointer.diff(), dim=0)
         return gather_csr(values.contiguous(), pointer)
 
     @staticmethod
