@@ -39,6 +39,8 @@ _LOOKS_LIKE = {
     "forces": re.compile(r"forc|grad", re.IGNORECASE),
     "stress": re.compile(r"stress|virial", re.IGNORECASE),
 }
+_ABOUT_A_LABEL = re.compile(r"weight|sigma|unit|std|error", re.IGNORECASE)
+_SIZES = {"energy": (1,), "stress": (6, 9)}
 
 
 def labelled(
@@ -76,8 +78,8 @@ def _reject_other_names(
     bare: Configuration, info: Mapping[str, Any], columns: Mapping[str, np.ndarray], keys: LabelKeys
 ) -> None:
     """A label that is there under another name is a mistake, never a frame without that label."""
-    columns3 = {name for name, column in columns.items() if np.shape(column)[1:] == (3,)}
-    places: list[tuple[str, str | None, Any]] = [
+    columns3 = {name: column for name, column in columns.items() if np.shape(column)[1:] == (3,)}
+    places: list[tuple[str, str | None, Mapping[str, Any]]] = [
         ("energy", keys.energy, info),
         ("forces", keys.forces, columns3),
         ("stress", keys.stress, info),
@@ -86,13 +88,26 @@ def _reject_other_names(
         known = {key, keys.virial, keys.weight, keys.group}
         if key is None or key in info or key in columns or (label == "stress" and keys.virial in info):
             continue
-        others = sorted(k for k in place if _LOOKS_LIKE[label].search(k) and k not in known)
+        others = sorted(k for k, value in place.items() if k not in known and _could_be(label, k, value))
         if others:
             raise InputError(
                 f"{bare.source}: no {label} under the key {key!r}, but there is {', '.join(others)} (keys: "
                 f"{', '.join(sorted({*info, *columns})) or 'none'}). Write pool.keys.{label}={others[0]}, or "
                 f"pool.keys.{label}=null to do without"
             )
+
+
+def _could_be(label: str, name: str, value: Any) -> bool:
+    """Whether a value has a label's look: its name, and as many numbers as the label takes."""
+    if not _LOOKS_LIKE[label].search(name) or _ABOUT_A_LABEL.search(name):
+        return False
+    if label not in _SIZES:
+        return True
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        return False
+    return array.dtype.kind in "if" and array.size in _SIZES[label]
 
 
 def _number(bare: Configuration, key: str, value: Any) -> float:

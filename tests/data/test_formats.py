@@ -109,6 +109,7 @@ def test_reference_data_reads_as_with_ase(reference_data) -> None:
 
 
 BODY = "H 0 0 0 1 2 3\nH 0 0 0.8 -1 -2 -3\n"
+BODY_OF_NINE = "H 0 0 0 1 2 3 0 0 0\nH 0 0 0.8 -1 -2 -3 0 0 0\n"
 HEADER = 'Lattice="4 0 0 0 5 0 0 0 6" Properties=species:S:1:pos:R:3:{} pbc="T T F" {}'
 
 
@@ -118,8 +119,10 @@ def _write(folder: Path, comment: str, body: str = BODY, count: int = 2) -> Path
     return path
 
 
-def _one(folder: Path, columns: str, pairs: str, keys: LabelKeys | None = None) -> Configuration:
-    (frame,) = read_frames(_write(folder, HEADER.format(columns, pairs)), keys)
+def _one(
+    folder: Path, columns: str, pairs: str, keys: LabelKeys | None = None, body: str = BODY
+) -> Configuration:
+    (frame,) = read_frames(_write(folder, HEADER.format(columns, pairs), body), keys)
     return frame
 
 
@@ -178,6 +181,26 @@ def test_labels_under_other_names_by_their_keys(tmp_path) -> None:
 def test_mistaken_labels_are_named(columns, pairs, message, tmp_path) -> None:
     with pytest.raises(InputError, match=message):
         _one(tmp_path, columns, pairs)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        "config_stress_weight=0.5",
+        "config_energy_weight=2",
+        "energy_sigma=0.01",
+        "stress_units=kbar",
+        "virial_std=3",
+        "energy_converged=T",
+        "stress_trace=1.5",
+        'energy_terms="1 2 3"',
+    ],
+)
+def test_what_is_said_about_a_label_is_no_label(pairs, tmp_path) -> None:
+    frame = _one(tmp_path, "forces:R:3:forces_error:R:3", pairs, None, BODY_OF_NINE)
+    assert np.isnan(frame.energy)
+    assert frame.stress is None
+    assert pairs.split("=")[0] in frame.info
 
 
 def test_a_label_can_be_done_without(tmp_path) -> None:
