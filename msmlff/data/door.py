@@ -197,8 +197,8 @@ class Door:
         alone = is_isolated_atom(frame)
         present = {
             "energy": not np.isnan(frame.energy),
-            "forces": frame.forces is not None,
-            "stress": frame.stress is not None,
+            "forces": frame.forces is not None and not np.isnan(frame.forces).all(),
+            "stress": frame.stress is not None and not np.isnan(frame.stress).all(),
         }
         for name in self.require:
             if not present[name] and (name == "energy" or not alone):

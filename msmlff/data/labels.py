@@ -71,6 +71,9 @@ def labelled(
         labels["group"] = str(info[keys.group])
     if keys.weight is not None and keys.weight in info:
         labels["weight"] = _number(bare, keys.weight, info[keys.weight])
+    for name in ("forces", "stress"):
+        if labels.get(name) is not None and np.isnan(labels[name]).all():
+            labels[name] = None  # a label masked by NaN is absent
     return replace(bare, **labels)
 
 

@@ -127,6 +127,16 @@ def test_isolated_atoms_pass_twice_and_without_forces() -> None:
         Door().check([replace(atom, energy=float("nan"))])
 
 
+def test_labels_of_nan_alone_are_absent_ones(trajectory) -> None:
+    masked = replace(trajectory[0], forces=np.full((8, 3), np.nan), stress=np.full((3, 3), np.nan))
+    assert Door().check([masked]).counts == {}
+    for name in ("forces", "stress"):
+        with pytest.raises(InputError, match=f"the {name} is missing or NaN"):
+            Door(require=("energy", name)).check([masked])
+    assert from_ase(masked.to_ase()).forces is None
+    assert from_ase(masked.to_ase()).stress is None
+
+
 def test_dense_hydrogen_passes_and_its_known_duplicate_is_found(reference_data) -> None:
     path = reference_data / "dense_hydrogen_pbe" / "test.extxyz.gz"
     with pytest.raises(InputError, match=r"test\.extxyz\.gz:48: the same geometry as .*:47"):
