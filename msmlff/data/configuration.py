@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+
+ISOLATED = 6.0  # Å; periodic images of an atom that are farther apart count as none
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,17 @@ def shape_problem(frame: Configuration) -> str:
         if array is not None and np.shape(array) != shape:
             return f"{name} has shape {list(np.shape(array))}; for {n} atoms it must be {list(shape)}"
     return ""
+
+
+def is_isolated_atom(frame: Configuration) -> bool:
+    """One atom that is not periodic, or whose images are 6 Å apart or more, or that is said to be isolated.
+
+    The last is config_type=IsolatedAtom, in any case of letters.
+    """
+    if len(frame) != 1:
+        return False
+    if str(frame.info.get("config_type", "")).lower() == "isolatedatom":
+        return True
+    periodic = frame.cell[np.asarray(frame.pbc, bool)]
+    steps = np.array([s for s in product((-1, 0, 1), repeat=len(periodic)) if any(s)])
+    return len(steps) == 0 or float(np.linalg.norm(steps @ periodic, axis=1).min()) >= ISOLATED

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from msmlff.data.configuration import Configuration, shape_problem
+from msmlff.data.configuration import Configuration, is_isolated_atom, shape_problem
 from msmlff.data.fingerprint import geometry_fingerprint
 from msmlff.data.label_checks import MagnitudeCheck, WorkCheck
 from msmlff.data.neighbors import edge_vectors, neighbor_list
-from msmlff.data.reference_energies import is_isolated_atom
 from msmlff.errors import InputError
 
 DEFECTS = (

@@ -21,7 +21,7 @@ from msmlff.data.splits import split_by_group, split_in_blocks
 from msmlff.data.store import FrameStore, Progress
 from msmlff.errors import InputError
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Part of the key under which parsed files are cached: raise it when a reader or a check changes."""
 
 _PARTS: dict[str, tuple[str, ...]] = {"train": ("pool", "train"), "val": ("val", "valid"), "test": ("test",)}

@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 
-from msmlff.data.configuration import Configuration
+from msmlff.data.configuration import is_isolated_atom
 from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
 
@@ -42,11 +42,6 @@ class ReferenceEnergies:
     def sum(self, numbers: np.ndarray) -> float:
         """Sum of the E0s of atoms with these numbers, eV."""
         return float(sum(self.values[int(z)] for z in numbers))
-
-
-def is_isolated_atom(frame: Configuration) -> bool:
-    """One atom without periodic images."""
-    return len(frame) == 1 and not bool(np.any(frame.pbc))
 
 
 def reference_energies(

@@ -19,7 +19,7 @@ from msmlff.data.array_folder import (
     load_array,
     read_manifest,
 )
-from msmlff.data.configuration import Configuration, shape_problem
+from msmlff.data.configuration import Configuration, is_isolated_atom, shape_problem
 from msmlff.data.fingerprint import geometry_fingerprint
 from msmlff.errors import InputError
 
@@ -172,7 +172,7 @@ class FrameStore(Sequence[Configuration]):
     @cached_property
     def fingerprints(self) -> list[bytes]:
         """``geometry_fingerprint`` of each frame; empty for isolated atoms, which may well occur twice."""
-        single = (self.num_atoms == 1) & ~np.array(self._arrays["pbc"])[self.ids].any(axis=1)
+        single = [n == 1 and is_isolated_atom(self[i]) for i, n in enumerate(self.num_atoms.tolist())]
         rows = np.array(self._arrays["fingerprint"])[self.ids]
         return [b"" if alone else row.tobytes() for alone, row in zip(single, rows, strict=True)]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from msmlff.data.configuration import Configuration
+from msmlff.data.configuration import Configuration, is_isolated_atom
 from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.neighbors import neighbor_list
 from msmlff.data.store import FrameStore
@@ -221,3 +221,21 @@ def test_neighbors_are_computed_once_and_again_if_damaged(make_frames, tmp_path)
     assert len(calls) == 6
     assert json.loads((again.directory / "manifest.json").read_text())["cutoff"] == 3.0
     assert NeighborCache(store, 2.5).directory != first.directory
+
+
+def test_isolated_atoms_are_the_same_for_frames_and_stores(tmp_path) -> None:
+    atom = Configuration(np.array([1]), np.zeros((1, 3)), energy=-13.6)
+    boxed = replace(atom, pbc=np.ones(3, bool))
+    skewed = np.array([[10.0, 0, 0], [9.0, 1, 0], [0, 0, 10]])  # a - b is 1.4 Å long
+    frames = {
+        "free": (atom, True),
+        "wide": (replace(boxed, cell=np.eye(3) * 6), True),
+        "crystal": (replace(boxed, cell=np.eye(3) * 2.5), False),
+        "skewed": (replace(boxed, cell=skewed), False),
+        "slab": (replace(atom, cell=np.diag([2.5, 8, 8]), pbc=np.array([False, True, True])), True),
+        "said": (replace(boxed, cell=np.eye(3) * 5, info={"config_type": "isolatedAtom"}), True),
+        "pair": (Configuration(np.array([1, 1]), np.eye(3)[:2], info={"config_type": "IsolatedAtom"}), False),
+    }
+    assert {k: is_isolated_atom(f) for k, (f, _) in frames.items()} == {k: v for k, (_, v) in frames.items()}
+    store = FrameStore.build([f for f, _ in frames.values()], tmp_path)
+    assert [not name for name in store.fingerprints] == [alone for _, alone in frames.values()]
