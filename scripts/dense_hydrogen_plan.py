@@ -34,8 +34,7 @@ class Plan:
         target: force RMSE on visited frames over their force RMS, below which (and with no failed replica)
             the rounds end.
         timestep_fs, explore_friction, friction: fs, 1/fs, 1/fs.
-        equilibration_fs: before the first frame, of a trajectory from a fresh start and of one that goes on
-            from an exploration.
+        equilibration_fs: before the first frame of a trajectory.
         spacing_fs: between frames.
         min_distance: Å: a replica with a closer pair has failed; no shipped frame has one.
     """
@@ -60,7 +59,7 @@ class Plan:
     timestep_fs: float = 0.5
     explore_friction: float = 0.05
     friction: float = 0.02
-    equilibration_fs: tuple[float, float] = (400.0, 300.0)
+    equilibration_fs: float = 400.0
     spacing_fs: float = 20.0
     min_distance: float = 0.5
 
@@ -80,7 +79,7 @@ class Plan:
             train_steps=(20, 10),
             round_fs=(4.0,),
             timestep_fs=0.2,
-            equilibration_fs=(2.0, 2.0),
+            equilibration_fs=2.0,
             spacing_fs=2.0,
             min_distance=0.1,
         )

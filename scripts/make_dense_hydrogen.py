@@ -84,8 +84,8 @@ class Maker:
             frames.append(packing_start(self.plan, density, 0.9, seed + 1))
         return frames
 
-    def explore(self) -> tuple[Path, list[Configuration]]:
-        """Rounds of training, MD and labelling; the last model and a state each replica reached."""
+    def explore(self) -> Path:
+        """Rounds of training, MD and labelling; the last model."""
         plan = self.plan
         labelled, e0 = self.seeds(), self.atom_energy()
         model: Path | None = None
@@ -114,8 +114,7 @@ class Maker:
                 break
         folder = self.workdir / "final"
         folder.mkdir(exist_ok=True)
-        model = train(labelled, plan, e0, model, folder, seed=99)
-        return model, states
+        return train(labelled, plan, e0, model, folder, seed=99)
 
     def _round_md(
         self, folder: Path, model: Path, states: list[Configuration], length: float, r: int
@@ -144,18 +143,19 @@ class Maker:
             max_temperature=hot * plan.temperature,
         )
 
-    def produce(self, model: Path, states: list[Configuration]) -> dict[str, list[Trajectory]]:
-        """One trajectory per density and split, each from a start of its own; failed ones are started
-        again.
+    def produce(self, model: Path) -> dict[str, list[Trajectory]]:
+        """One trajectory a density and split, each from a fresh start; failed ones are started again.
+
+        The explorations are not gone on with: what earlier, worse models drove them into may last.
         """
+        fresh = [self.starts(attempt=50 + number) for number in range(len(self.plan.splits))]
         out = {}
-        lattices, packings = states[0::2], states[1::2]
-        fresh = self.starts(attempt=50)[0::2]
-        origins = {"pool": packings, "test": lattices, "val": fresh}
         for number, split in enumerate(self.plan.splits):
             path = self.workdir / f"production-{split}.json"
             if not path.exists():
-                save_trajectories(path, self._produce_split(model, origins[split], split, number))
+                # atoms packed at random for the pool, lattices of molecules for the others
+                origin = fresh[number][1::2] if split == "pool" else fresh[number][0::2]
+                save_trajectories(path, self._produce_split(model, origin, split, number))
             out[split] = load_trajectories(path)
         return out
 
@@ -168,10 +168,7 @@ class Maker:
         ]
         done: dict[int, Trajectory] = {}
         every = max(1, round(plan.spacing_fs / plan.timestep_fs))
-        # the start of the validation trajectories is a fresh lattice, that of the others has been simulated
-        # before
-        equilibration = plan.equilibration_fs[0 if split == "val" else 1]
-        skip = max(0, round(equilibration / plan.timestep_fs) - every)
+        skip = max(0, round(plan.equilibration_fs / plan.timestep_fs) - every)
         for attempt in range(MAX_ATTEMPTS):
             left = [k for k in range(len(starts)) if k not in done]
             settings = self.settings(plan.friction, seed=1000 + 10 * number + attempt, hot=5.0)
@@ -258,8 +255,8 @@ def main() -> None:
     args = parser.parse_args()
     plan = Plan.quick() if args.quick else Plan()
     maker = Maker(plan, args.workdir, args.processes)
-    model, states = maker.explore()
-    splits = maker.label_production(maker.produce(model, states))
+    model = maker.explore()
+    splits = maker.label_production(maker.produce(model))
     history = {
         "notes": args.note,
         "plan": asdict(plan),
