@@ -76,14 +76,9 @@ def test_the_shipped_pool_makes_physical_sense(shipped: dict[str, list[Configura
     assert min_pair_distance(everything).min() >= 0.5
     groups = np.round(density(everything), 3)
     pressures = pressure(everything, 1000.0)
-    means, errors = [], []
-    for group in np.unique(groups):
-        members = pressures[groups == group]
-        means.append(members.mean())
-        errors.append(members.std() / np.sqrt(3))  # three trajectories a density
+    means = [pressures[groups == group].mean() for group in np.unique(groups)]
     assert len(means) == 23
-    assert (np.diff(means) > -2 * np.hypot(errors[1:], errors[:-1])).all()
-    assert (np.diff(means)[1:] > 0).all()  # between 0.98 and 1.00, where molecules break, it is flat
+    assert (np.diff(means) > 0).all()
 
 
 def test_the_parts_share_no_trajectory(shipped: dict[str, list[Configuration]]) -> None:
