@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
 	@echo 'installing torch'
 	$(BIN)/pip install --quiet $(TORCH) numpy -c constraints.txt
-	@echo 'compiling torch-scatter (two to five minutes)'
+	@echo 'compiling torch-scatter (some minutes)'
 	FORCE_ONLY_CPU=1 DIST_EXTRA_CONFIG='$(CURDIR)/scripts/build_ext.cfg' $(BIN)/pip install --quiet --no-build-isolation torch-scatter==2.1.2
 	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@
