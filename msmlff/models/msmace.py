@@ -224,7 +224,7 @@ class MSMACE(ForceField):
         return edges
 
     def _occupation(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """[atoms] 1 - exp(-sum_j f(r_ij)): 0 for an isolated atom, practically 1 for any with neighbours."""
+        """[atoms] 1 - exp(-sum_j f(r_ij)): 0 for an isolated atom, a half for one neighbour, 1 in matter."""
         weight = self.envelope(vectors.square().sum(dim=1).sqrt())
         return -torch.expm1(-segment_sum(weight, batch.row_ptr))
 
