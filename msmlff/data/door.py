@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from msmlff.data.configuration import Configuration, is_isolated_atom, shape_problem
-from msmlff.data.fingerprint import geometry_fingerprint
+from msmlff.data.fingerprint import CopyFinder, FingerprintIndex, geometry_fingerprint, same_geometry
 from msmlff.data.label_checks import MagnitudeCheck, WorkCheck
 from msmlff.data.neighbors import edge_vectors, neighbor_list
+from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
 
 DEFECTS = (
@@ -126,19 +128,19 @@ class Door:
         Raises:
             InputError: at the first defect that is not allowed or dropped; the message names file and frame.
         """
-        seen: dict[bytes, str] = {}
         work, magnitude = WorkCheck(), MagnitudeCheck()
-        for frame in frames:
-            report.frames += 1
-            if not self._passes(frame, seen, report):
-                continue
-            report.kept += 1
-            work.add(frame)
-            magnitude.add(frame)
-            message = net_force(frame)
-            if message:
-                report.add("net_force", message)
-            yield frame
+        with closing(CopyFinder()) as seen:
+            for frame in frames:
+                report.frames += 1
+                if not self._passes(frame, seen, report):
+                    continue
+                report.kept += 1
+                work.add(frame)
+                magnitude.add(frame)
+                message = net_force(frame)
+                if message:
+                    report.add("net_force", message)
+                yield frame
         for defect, message in work.verdict():
             self._judge(defect, message, report)
         for message in magnitude.verdict():
@@ -146,7 +148,7 @@ class Door:
         for defect, count in report.counts.items():
             warnings.warn(f"{defect} ({count}): {report.examples[defect]}", stacklevel=2)
 
-    def _passes(self, frame: Configuration, seen: dict[bytes, str], report: DoorReport) -> bool:
+    def _passes(self, frame: Configuration, seen: CopyFinder, report: DoorReport) -> bool:
         for defect, message in self._defects(frame, seen):
             if not self._judge(defect, f"{frame.source or f'frame {report.frames - 1}'}: {message}", report):
                 return False
@@ -162,7 +164,7 @@ class Door:
         report.add(defect, message)
         return defect not in self.drop
 
-    def _defects(self, frame: Configuration, seen: dict[bytes, str]) -> Iterator[tuple[str, str]]:
+    def _defects(self, frame: Configuration, seen: CopyFinder) -> Iterator[tuple[str, str]]:
         """Defects of a frame; the later checks rely on the earlier ones having been passed."""
         problem = shape_problem(frame)
         if problem:
@@ -176,10 +178,9 @@ class Door:
         yield from self._labels(frame)
         yield from self._overlap(frame)
         if not is_isolated_atom(frame):
-            fingerprint = geometry_fingerprint(frame)
-            if fingerprint in seen:
-                yield "duplicate", f"the same geometry as {seen[fingerprint] or 'an earlier frame'}"
-            seen.setdefault(fingerprint, frame.source)
+            copy = seen.earlier_copy(frame)
+            if copy is not None:
+                yield "duplicate", f"the same geometry as {copy or 'an earlier frame'}"
 
     def _species(self, frame: Configuration) -> Iterator[tuple[str, str]]:
         wrong = [int(z) for z in np.unique(frame.numbers) if not 1 <= z < len(chemical_symbols)]
@@ -254,32 +255,49 @@ def check_shared(parts: Mapping[str, Sequence[Configuration]], allow: Sequence[s
     Raises:
         InputError: naming the two files and frames, unless allowed.
     """
-    where: dict[bytes, tuple[str, str]] = {}
+    index, where = FingerprintIndex(), list[tuple[str, int]]()
     counts: dict[str, int] = {}
     for part, frames in parts.items():
-        for i, fingerprint in enumerate(_fingerprints(frames)):
-            if not fingerprint:
-                continue
-            first, source = where.setdefault(fingerprint, (part, f"{part} frame {i}"))
-            if first == part:
-                continue
-            if "shared" not in allow:
-                name = frames[i].source or f"{part} frame {i}"
-                raise InputError(
-                    f"{name} ({part}) is also in {first} ({source}): a split must not share frames (put "
-                    "shared into pool.allow to go on)"
-                )
-            counts[f"{first}-{part}"] = counts.get(f"{first}-{part}", 0) + 1
+        alone, fingerprints = _isolated_and_fingerprints(frames)
+        for i in np.flatnonzero(~alone).tolist():
+            first = _first_copy(frames[i], fingerprints[i], index, where, parts)
+            if first is None:
+                where.append((part, i))
+                index.add(fingerprints[i])
+            elif first[0] != part:
+                if "shared" not in allow:
+                    raise InputError(
+                        f"{frames[i].source or f'{part} frame {i}'} ({part}) is also in {first[0]} "
+                        f"({first[0]} frame {first[1]}): a split must not share frames (put shared into "
+                        "pool.allow to go on)"
+                    )
+                counts[f"{first[0]}-{part}"] = counts.get(f"{first[0]}-{part}", 0) + 1
     for pair, count in counts.items():
         warnings.warn(f"{count} frames are shared between {pair}", stacklevel=2)
     return counts
 
 
-def _fingerprints(frames: Sequence[Configuration]) -> list[bytes]:
-    stored = getattr(frames, "fingerprints", None)
-    if stored is not None:
-        return list(stored)
-    return [b"" if is_isolated_atom(f) else geometry_fingerprint(f) for f in frames]
+def _first_copy(
+    frame: Configuration,
+    fingerprint: np.ndarray,
+    index: FingerprintIndex,
+    where: Sequence[tuple[str, int]],
+    parts: Mapping[str, Sequence[Configuration]],
+) -> tuple[str, int] | None:
+    """Part and index of the first frame with the geometry of ``frame``."""
+    for candidate in index.candidates(fingerprint):
+        part, i = where[candidate]
+        if same_geometry(frame, parts[part][i]):
+            return part, i
+    return None
+
+
+def _isolated_and_fingerprints(frames: Sequence[Configuration]) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames are isolated atoms, which may well occur twice; and all fingerprints."""
+    if isinstance(frames, FrameStore):
+        return frames.isolated, frames.fingerprints
+    alone = [is_isolated_atom(f) for f in frames]
+    return np.array(alone, bool), np.array([geometry_fingerprint(f) for f in frames])
 
 
 def _periodic_volume(frame: Configuration) -> float:

@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator
 from ase.units import Bohr, Hartree, kcal, mol
 
 from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors import minimum_image
 from msmlff.errors import InputError
 
 MAX_STEP = 0.15  # Å; beyond it the trapezoidal rule says little about the work along the path
@@ -49,7 +50,7 @@ class WorkCheck:
             return
         if not ((frame.numbers == last.numbers).all() and np.allclose(frame.cell, last.cell)):
             return
-        step = _minimum_image(frame.positions - last.positions, frame)
+        step = minimum_image(frame.positions - last.positions, frame.cell, frame.pbc)
         if 0 < np.abs(step).max() < MAX_STEP:
             work = float(-0.5 * np.sum((frame.forces + last.forces) * step))
             self._pairs.append((work, frame.energy - last.energy))
@@ -184,13 +185,3 @@ def _ratio(checks: Sequence[EngineCheck]) -> float:
     labelled = np.array([c.labelled for c in checks])
     differences = np.array([c.differences for c in checks])
     return float(labelled @ differences / max(labelled @ labelled, 1e-30))
-
-
-def _minimum_image(step: np.ndarray, frame: Configuration) -> np.ndarray:
-    """Displacements [atoms, 3] with whole lattice vectors taken out."""
-    periodic = np.asarray(frame.pbc, bool)
-    if not periodic.any():
-        return step
-    cell = frame.cell[periodic]
-    whole = np.round(step @ np.linalg.pinv(cell))
-    return np.asarray(step - whole @ cell)

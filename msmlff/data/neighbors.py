@@ -64,6 +64,12 @@ def edge_vectors(positions: np.ndarray, cell: np.ndarray, neighbors: Neighbors) 
     return positions[neighbors.receiver] - positions[neighbors.sender] + shift
 
 
+def minimum_image(steps: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Displacements [atoms, 3] with whole lattice vectors taken out; exact where they are short."""
+    periodic = cell[np.asarray(pbc, bool)]
+    return np.asarray(steps - np.round(steps @ np.linalg.pinv(periodic)) @ periodic)
+
+
 def index_type(count: int) -> type[np.signedinteger]:
     """The narrowest signed type that can index ``count`` things."""
     if count <= np.iinfo(np.int16).max:

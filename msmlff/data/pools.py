@@ -21,7 +21,7 @@ from msmlff.data.splits import split_by_group, split_in_blocks
 from msmlff.data.store import FrameStore, Progress
 from msmlff.errors import InputError
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Part of the key under which parsed files are cached: raise it when a reader or a check changes."""
 
 _PARTS: dict[str, tuple[str, ...]] = {"train": ("pool", "train"), "val": ("val", "valid"), "test": ("test",)}
@@ -142,7 +142,7 @@ def load_pool(spec: PoolSpec, cache_dir: Path | str | None = None, progress: Pro
             stores[part], reports[part] = _stored(sources[part], spec.keys, door, cache, progress)
     isolated: list[Any] = []
     for part, whole in stores.items():
-        alone = np.array([not fingerprint for fingerprint in whole.fingerprints])
+        alone = whole.isolated
         isolated += [whole[int(i)] for i in np.flatnonzero(alone)] if part == "train" else []
         stores[part] = whole.subset(np.flatnonzero(~alone)) if alone.any() else whole
         if len(stores[part]) == 0:

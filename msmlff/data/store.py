@@ -20,10 +20,10 @@ from msmlff.data.array_folder import (
     read_manifest,
 )
 from msmlff.data.configuration import Configuration, is_isolated_atom, shape_problem
-from msmlff.data.fingerprint import geometry_fingerprint
+from msmlff.data.fingerprint import FINGERPRINT_SIZE, geometry_fingerprint
 from msmlff.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 Progress = Callable[[int, int | None], None]
 
 _PER_FRAME: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -35,7 +35,7 @@ _PER_FRAME: dict[str, tuple[Any, tuple[int, ...]]] = {
     "weight": (np.float64, ()),
     "group": (np.int32, ()),
     "digest": (np.uint8, (16,)),
-    "fingerprint": (np.uint8, (8,)),
+    "fingerprint": (np.float64, (FINGERPRINT_SIZE,)),
     "text_bytes": (np.int64, ()),
 }
 _PER_ATOM: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -170,11 +170,14 @@ class FrameStore(Sequence[Configuration]):
         return table
 
     @cached_property
-    def fingerprints(self) -> list[bytes]:
-        """``geometry_fingerprint`` of each frame; empty for isolated atoms, which may well occur twice."""
-        single = [n == 1 and is_isolated_atom(self[i]) for i, n in enumerate(self.num_atoms.tolist())]
-        rows = np.array(self._arrays["fingerprint"])[self.ids]
-        return [b"" if alone else row.tobytes() for alone, row in zip(single, rows, strict=True)]
+    def isolated(self) -> np.ndarray:
+        """[frames] bool, the isolated atoms (``is_isolated_atom``)."""
+        return np.array([n == 1 and is_isolated_atom(self[i]) for i, n in enumerate(self.num_atoms.tolist())])
+
+    @cached_property
+    def fingerprints(self) -> np.ndarray:
+        """[frames, 6] float64, ``geometry_fingerprint`` of each frame."""
+        return np.array(self._arrays["fingerprint"])[self.ids]
 
     def verify(self) -> None:
         """Reads every file and compares its checksum. Raises InputError at the first that differs."""
@@ -212,7 +215,7 @@ class _FrameWriter:
         self._append("weight", frame.weight)
         self._append("group", self._groups.setdefault(frame.group, len(self._groups)))
         self._append("digest", np.frombuffer(digest, np.uint8))
-        self._append("fingerprint", np.frombuffer(geometry_fingerprint(frame), np.uint8))
+        self._append("fingerprint", geometry_fingerprint(frame))
         self._append("text_bytes", len(text))
         self._arrays["numbers"].append(frame.numbers)
         self._arrays["positions"].append(frame.positions)

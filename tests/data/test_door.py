@@ -14,7 +14,7 @@ from ase.units import Bohr, Hartree, fs, kB
 
 from msmlff.data.configuration import Configuration
 from msmlff.data.door import Door, DoorReport, check_shared
-from msmlff.data.fingerprint import geometry_fingerprint
+from msmlff.data.fingerprint import TOLERANCE, same_geometry
 from msmlff.data.formats import from_ase, read_frames
 from msmlff.data.label_checks import check_forces_against_engine
 from msmlff.data.store import FrameStore
@@ -232,26 +232,64 @@ def test_the_engine_needs_forces() -> None:
         check_forces_against_engine([from_ase(molecule("H2O"))], EMT())
 
 
-def test_fingerprints_ignore_what_does_not_matter_and_nothing_else(trajectory) -> None:
+def _written(frame: Configuration, decimals: int) -> Configuration:
+    """The frame as a file gives it back."""
+    return replace(
+        frame,
+        positions=np.round(frame.positions, decimals),
+        cell=np.round(frame.cell, decimals),
+        source="copy",
+    )
+
+
+@pytest.mark.parametrize("decimals", [5, 6, 12])
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, False)])
+def test_copies_are_found_however_they_were_written(decimals, pbc, trajectory, tmp_path) -> None:
+    """Rounded, moved as a whole and unwrapped: each copy has its own digits."""
+    rng = np.random.default_rng(decimals)
+    pbc = np.array(pbc)
+    skew = np.array([[7.3, 0.2, 0.1], [-2.1, 4.1, 0], [0.7, 0.4, 4.3]])
+    box = skew if pbc.all() else trajectory[0].cell
+    frames = [replace(f, cell=box, pbc=pbc) for f in trajectory]
+    steps = rng.integers(-3, 4, (len(frames), 8, 3)) * pbc
+    copies = [
+        _written(replace(f, positions=f.positions + rng.normal(size=3) + step @ box), decimals)
+        for f, step in zip(frames, steps, strict=True)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = Door(drop=("duplicate",)).check([*frames, *copies])
+        stores = {"train": FrameStore.build(frames, tmp_path), "test": FrameStore.build(copies, tmp_path)}
+        assert check_shared(stores, allow=("shared",)) == {"train-test": len(copies)}
+    assert report.counts["duplicate"] == len(copies)
+
+
+def test_geometries_are_the_same_within_the_tolerance_alone(trajectory) -> None:
     frame = trajectory[0]
-    name = geometry_fingerprint(frame)
+    moved = frame.positions.copy()
+    moved[3, 1] += 1.0
+    shift = np.random.default_rng(0).integers(-3, 4, (8, 3)) @ frame.cell
+    swapped = frame.positions[[1, 0, *range(2, 8)]]
+
+    def nudged(by: float) -> Configuration:
+        return replace(frame, positions=frame.positions + by * (moved - frame.positions))
+
     same = [
         replace(frame, positions=frame.positions + 0.123),
-        replace(
-            frame, positions=frame.positions + np.random.default_rng(0).integers(-3, 4, (8, 3)) @ frame.cell
-        ),
+        replace(frame, positions=frame.positions + shift),
         replace(frame, energy=0.0, forces=None, group="x", source="y"),
+        nudged(0.9 * TOLERANCE),
     ]
-    assert {geometry_fingerprint(f) for f in same} == {name}
-    shifted = frame.positions.copy()
-    shifted[3, 1] += 0.01
     other = [
-        replace(frame, positions=shifted),
+        nudged(1.1 * TOLERANCE),
+        replace(frame, positions=swapped),
         replace(frame, cell=frame.cell * 1.001),
         replace(frame, pbc=np.array([True, True, False])),
         replace(frame, numbers=np.array([28, *frame.numbers[1:]])),
     ]
-    assert len({geometry_fingerprint(f) for f in other} | {name}) == 5
+    assert [same_geometry(frame, f) for f in same] == [True] * 4
+    assert [same_geometry(frame, f) for f in other] == [False] * 5
+    assert Door(allow=("duplicate",)).check([frame, *other]).counts == {}
 
 
 def test_frames_shared_between_parts(trajectory, tmp_path) -> None:
