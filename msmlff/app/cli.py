@@ -57,6 +57,7 @@ def _hydra(name: str, job: Callable, arguments: list[str]) -> None:
     from msmlff.app.config import check_overrides, config_folder, register_resolvers
 
     register_resolvers()
+    arguments = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))  # argparse wants it in front
     if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
         check_overrides(name, arguments)
     program = sys.argv[0]

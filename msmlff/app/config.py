@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -94,30 +95,83 @@ def run_name(overrides: str) -> str:
 
 
 def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
-    """Compose the configuration once before Hydra does, to explain what is wrong with the command line.
+    """Compose the configuration before Hydra does, to explain what is wrong with the command line.
+
+    Every value of a sweep is tried once, beside the first values of the others.
 
     Raises:
-        InputError: an unknown key or choice; the message says which exist.
+        InputError: an unknown key or choice, or a value of another type; the message says what to write.
     """
-    overrides = get_args_parser().parse_known_args(list(arguments))[0].overrides
+    options = get_args_parser().parse_known_args(list(arguments))[0]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        # of a sweep "seed=1,2" each value is checked by its own job; the names are the same
-        single = [_first_value(o) for o in parsed if not (o.key_or_group or "").startswith("hydra")]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            compose(config_name, overrides=[text for text in single if text])
-    except (HydraException, OmegaConfBaseException) as error:
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(options.overrides)
+            values = [_values(o, options.multirun) for o in parsed if not o.is_hydra_override()]
+            first = [texts[0] for texts in values]
+            check_values(compose(config_name, overrides=first))
+            for i, texts in enumerate(values):
+                for text in texts[1:]:
+                    check_values(compose(config_name, overrides=[*first[:i], text, *first[i + 1 :]]))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(_explain(error, config_name)) from None
     finally:
         GlobalHydra.instance().clear()
 
 
-def _first_value(override: Any) -> str | None:
+def _values(override: Override, multirun: bool) -> list[str]:
+    """The override as it is, or one override for each value of a sweep."""
     if not override.is_sweep_override():
-        return override.input_line
-    values: list[Any] = list(override.sweep_string_iterator())
-    return f"{override.get_key_element()}={values[0]}" if values else None
+        return [str(override.input_line)]
+    if not multirun:
+        line = override.input_line
+        raise InputError(f"{line}: to run one job for each value, add -m; a list is written in [ ]")
+    texts = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if not texts:
+        raise InputError(f"{override.input_line}: nothing is called so; --help lists the choices")
+    return texts
+
+
+def _whole(lowest: int, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+# keys that no dataclass has -> (what is right, what to write)
+_PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: _whole(0, v), "a whole number >= 0"),
+    "selection_seed": (lambda v: _whole(0, v), "a whole number >= 0"),
+    "data.selection_seed": (lambda v: _whole(0, v), "a whole number >= 0"),
+    "budget": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all frames"),
+    "data.budget": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all frames"),
+    "threads": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all cores"),
+    "dtype": (lambda v: v in ("float32", "float64"), "float32 or float64"),
+    "device": (lambda v: v in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+    "gate": (lambda v: isinstance(v, bool), "true or false"),
+    "report": (lambda v: isinstance(v, bool), "true or false"),
+    "tags": (lambda v: isinstance(v, list), "a list of words, as [first,baseline]"),
+    "logger.tensorboard": (lambda v: isinstance(v, bool), "true or false"),
+    "logger.wandb.mode": (
+        lambda v: v in (None, "online", "offline", "disabled"),
+        "online, offline, disabled, or null",
+    ),
+}
+
+
+def check_values(config: DictConfig) -> None:
+    """Check the keys that stand for themselves; groups are checked where they are built.
+
+    Raises:
+        InputError: a value that is not what the key takes; the message has both.
+    """
+    content = OmegaConf.to_container(config, resolve=True)
+    for key, (right, advice) in _PLAIN.items():
+        node: Any = content
+        *parents, name = key.split(".")
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node and not right(node[name]):
+            raise InputError(f"{key}={node[name]!r}: write {advice}")
 
 
 def _explain(error: Exception, config_name: str) -> str:

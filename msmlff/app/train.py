@@ -18,15 +18,16 @@ from rich.markup import escape
 from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
+from msmlff.app.config import check_values
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
 from msmlff.app.prepare import Prepared, door_notes, prepare_run
 from msmlff.app.record import Record, read_record, write_json
 from msmlff.app.runtime import (
+    DTYPES,
     command_line,
     git_revision,
     peak_memory_mb,
     pick_device,
-    pick_dtype,
     prepare,
     shown_path,
     versions,
@@ -148,8 +149,9 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
         resume: continue from checkpoints/last.ckpt.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_values(config)
     prepare(config.threads, config.seed)
-    device, dtype = pick_device(config.device), pick_dtype(config.dtype)
+    device, dtype = pick_device(config.device), DTYPES[config.dtype]
     if not resume:
         _clear(folder)
         OmegaConf.save(config, folder / CONFIG)
@@ -171,7 +173,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
         check_forces(run_.model, run_.train)
     loggers = make_loggers(config.logger, folder, config, resume)
     try:
-        where = Run(folder, config.seed, dtype, device, resume, loggers, console=console)
+        where = Run(folder, config.seed, device, resume, loggers, console=console)
         result = fit(run_.model, run_.train, run_.val, run_.spec, where)
         record.update(steps=result.steps, best_step=result.best_step, best_score=result.best_score,
                       peak_memory_mb=round(peak_memory_mb(device), 1), **result.figures)  # fmt: skip

@@ -1,0 +1,63 @@
+"""The command line, checked before anything is started."""
+
+from __future__ import annotations
+
+import pytest
+
+from msmlff.app.config import check_overrides, register_resolvers
+from msmlff.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-m", "model=msmace,mcae"], r"(?s)mcae.*Available options in 'model'"),
+        (["-m", "data=cpd_50,cpd_51"], "cpd_51"),
+        (["-m", "seed=1,2,abc"], "seed='abc': write a whole number >= 0"),
+        (["-m", "model=glob(x*)"], r"model=glob\(x\*\): nothing is called so"),
+        (["seed=1,2"], "seed=1,2: .*add -m"),
+        (["seed=abc"], "seed='abc': write a whole number >= 0"),
+        (["seed=-1"], "seed=-1: write a whole number >= 0"),
+        (["seed=true"], "seed=True: write a whole number"),
+        (["seed=null"], "seed=None: write a whole number"),
+        (["threads=x"], "threads='x': write a whole number >= 1, or null"),
+        (["threads=0"], "threads=0: write a whole number >= 1, or null"),
+        (["gate=7"], "gate=7: write true or false"),
+        (["report=maybe"], "report='maybe': write true or false"),
+        (["dtype=float16"], "dtype='float16': write float32 or float64"),
+        (["device=tpu"], "device='tpu': write auto, cpu or cuda"),
+        (["tags=one"], r"tags='one': write a list of words, as \[first,baseline\]"),
+        (["data.budget=many"], "data.budget='many': write a whole number >= 1, or null"),
+        (["data.selection_seed=x"], "data.selection_seed='x': write a whole number"),
+        (["logger.tensorboard=7"], "logger.tensorboard=7: write true or false"),
+        (["logger=wandb", "logger.wandb.mode=live"], "logger.wandb.mode='live': write online"),
+        (["training=5"], "Config group override must be a string"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], words: str) -> None:
+    register_resolvers()
+    with pytest.raises(InputError, match=words):
+        check_overrides("train", arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["-m", "model=glob(*)", "data=glob(*)", "seed=range(1,4)"],
+        ["-m", "experiment=cpd_paper", "pool.path=x", "seed=1,2"],
+        ["threads=2", "data.budget=null", "tags=[a,b]", "logger=csv", "hydra.run.dir=there"],
+    ],
+)
+def test_what_is_let_through(arguments: list[str]) -> None:
+    register_resolvers()
+    check_overrides("train", arguments)
+
+
+def test_distill_has_keys_of_its_own() -> None:
+    register_resolvers()
+    check_overrides("distill", ["budget=null", "selector=random"])
+    with pytest.raises(InputError, match="budget='x': write a whole number >= 1, or null"):
+        check_overrides("distill", ["budget=x"])
+    with pytest.raises(InputError, match="there is no configuration key 'seed'"):
+        check_overrides("distill", ["seed=1"])
