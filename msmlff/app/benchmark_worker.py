@@ -93,9 +93,8 @@ def make_batches(setting: Setting) -> tuple[Batch, Batch, tuple[int, ...], float
         frames.append(Configuration(frame.numbers, frame.positions, frame.cell.array, np.array(frame.pbc)))
         lists.append(neighbor_list(frames[-1].positions, frames[-1].cell, frames[-1].pbc, setting.cutoff))
     numbers = tuple(sorted(set(atoms.numbers.tolist())))
-    dtype = getattr(torch, setting.dtype)
-    train = collate(frames, lists, numbers, dtype)
-    return train, collate(frames[:1], lists[:1], numbers, dtype), numbers, train.num_edges / train.num_atoms
+    train = collate(frames, lists, numbers)
+    return train, collate(frames[:1], lists[:1], numbers), numbers, train.num_edges / train.num_atoms
 
 
 def _our_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
@@ -148,7 +147,7 @@ def _predictor(
             return prediction.energy, prediction.forces
 
         return ours
-    data = mace_input(batch, species)
+    data = mace_input(batch, species, next(model.parameters()).dtype)
 
     def theirs() -> tuple[torch.Tensor, torch.Tensor]:
         out = model(dict(data), training=training, compute_force=True)

@@ -11,11 +11,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from msmlff.analysis.sweep import sweep_table
+from msmlff.app.record import RECORD
+from msmlff.app.runtime import shown_path
 
 
 class SweepSummary(Callback):
-    """Hydra callback: one table over the jobs of this sweep, shown and written as summary.md and
-    summary.csv.
+    """Hydra callback: one table over the runs in the sweep's folder, those of earlier sweeps included, shown
+    and written as summary.md and summary.csv.
     """
 
     def __init__(self) -> None:
@@ -28,13 +30,14 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write and show the table."""
-        folders = [folder for folder in self.folders if folder.is_dir()]
+        target = Path(config.hydra.sweep.dir).absolute()
+        earlier = sorted(path.parent for path in target.glob(f"*/{RECORD}"))
+        folders = [folder for folder in dict.fromkeys([*self.folders, *earlier]) if folder.is_dir()]
         if not folders:
             return
         table = sweep_table(folders)
-        target = Path(config.hydra.sweep.dir)
         (target / "summary.md").write_text(table.markdown, encoding="utf-8")
         (target / "summary.csv").write_text(table.csv, encoding="utf-8")
         console = Console()
         console.print(table.view)
-        console.print(f"summary  {target / 'summary.md'}", highlight=False, soft_wrap=True)
+        console.print(f"summary  {shown_path(target / 'summary.md')}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Frames packed along the atom axis, edges in CSR order of their receiver.
+    """Frames packed along the atom axis, edges in CSR order of their receiver; reals are float64.
 
     An edge carries a message from ``sender`` to ``receiver``; its vector is
     ``positions[receiver] - positions[sender] + shift @ cell[frame]`` (mace-torch's sign). Edges are sorted
@@ -18,16 +18,16 @@ class Batch:
     each row.
 
     Attributes:
-        positions: [atoms, 3] Å, model dtype.
+        positions: [atoms, 3] Å, need not be wrapped.
         species: [atoms] long, index into the model's ``atomic_numbers``.
         frame: [atoms] long, the frame each atom belongs to.
         atom_ptr: [frames + 1] long, atoms of frame g are ``atom_ptr[g]:atom_ptr[g + 1]``.
         cell: [frames, 3, 3] Å, rows are lattice vectors; zeros for non-periodic frames.
         sender: [edges] long.
         receiver: [edges] long, ascending.
-        shift: [edges, 3] whole numbers of lattice vectors, model dtype.
+        shift: [edges, 3] whole numbers of lattice vectors.
         row_ptr: [atoms + 1] long, edges received by atom i are ``row_ptr[i]:row_ptr[i + 1]``.
-        energy: [frames] float64 eV, NaN where unlabelled; None without labels. Same for the two below.
+        energy: [frames] eV, NaN where unlabelled; None without labels. Same for the two below.
         forces: [atoms, 3] eV/Å.
         stress: [frames, 3, 3] eV/Å³.
         weight: [frames] weight in the loss.

@@ -17,18 +17,17 @@ def collate(
     frames: Sequence[Configuration],
     neighbors: Sequence[Neighbors],
     atomic_numbers: Sequence[int],
-    dtype: torch.dtype = torch.float32,
     frame_ids: Sequence[int] | None = None,
 ) -> Batch:
     """Packs ``frames`` into a Batch on the CPU.
 
-    Energies stay float64; a missing energy, force or stress is NaN, so losses mask it.
+    Everything is float64, whatever the model's type: it casts edge vectors, not positions. A missing energy,
+    force or stress is NaN, so losses mask it.
 
     Args:
         frames: at least one frame.
         neighbors: one list a frame, as made by ``neighbor_list``.
         atomic_numbers: the model's species, ascending; ``batch.species`` indexes it.
-        dtype: torch type of positions, cells, shifts, forces, stresses, weights.
         frame_ids: index of each frame in its store (default: 0, 1, ...).
 
     Raises:
@@ -46,7 +45,7 @@ def collate(
     np.cumsum(np.bincount(receiver, minlength=int(atom_ptr[-1])), out=row_ptr[1:])
 
     def real(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(dtype)
+        return torch.from_numpy(array).to(torch.float64)
 
     return Batch(
         positions=real(np.concatenate([f.positions for f in frames])),
@@ -58,10 +57,10 @@ def collate(
         receiver=torch.from_numpy(receiver),
         shift=real(np.concatenate([n.shift for n in neighbors])),
         row_ptr=torch.from_numpy(row_ptr),
-        energy=torch.from_numpy(np.array([f.energy for f in frames], dtype=np.float64)),
+        energy=real(np.array([f.energy for f in frames])),
         forces=real(np.concatenate([_or_nan(f.forces, (len(f), 3)) for f in frames])),
         stress=real(np.stack([_or_nan(f.stress, (3, 3)) for f in frames])),
-        weight=real(np.array([f.weight for f in frames], dtype=np.float64)),
+        weight=real(np.array([f.weight for f in frames])),
         frame_id=torch.from_numpy(
             np.arange(len(frames)) if frame_ids is None else np.asarray(frame_ids, dtype=np.int64)
         ),

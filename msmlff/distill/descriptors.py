@@ -107,7 +107,7 @@ class ModelDescriptor(Descriptor):
         def rows(ids: range) -> np.ndarray:
             chosen = [frames[i] for i in ids]
             neighbors = [neighbor_list(f.positions, f.cell, f.pbc, model.cutoff) for f in chosen]
-            batch = collate(chosen, neighbors, model.atomic_numbers, model.dtype)
+            batch = collate(chosen, neighbors, model.atomic_numbers)
             with torch.inference_mode():
                 return model.features(batch.to(self._device())).cpu().numpy()
 

@@ -18,12 +18,12 @@ from msmlff.nn.segment import segment_sum
 
 @dataclass
 class Prediction:
-    """What a model says of a batch.
+    """What a model says of a batch, in float64 whatever the type of its weights.
 
     Attributes:
-        energy: [frames] float64, eV.
-        atomic_energies: [atoms] float64, eV, E0 included.
-        forces: [atoms, 3] eV/Å in the model's dtype, or None.
+        energy: [frames] eV.
+        atomic_energies: [atoms] eV, E0 included.
+        forces: [atoms, 3] eV/Å, or None.
         stress: [frames, 3, 3] eV/Å³, (1/V) dE/dstrain; NaN for frames without a volume; or None.
     """
 
@@ -107,6 +107,7 @@ class ForceField(nn.Module, ABC):
                 (gradient,) = torch.autograd.grad(
                     interaction.sum(), vectors, create_graph=keep, materialize_grads=True
                 )
+                gradient, vectors = gradient.double(), vectors.double()
                 prediction.forces = _forces(gradient, batch) if forces else None
                 prediction.stress = _stress(gradient, vectors, batch) if stress else None
         if derivatives and not keep:
@@ -115,12 +116,14 @@ class ForceField(nn.Module, ABC):
         return prediction
 
     def edge_vectors(self, batch: Batch) -> Tensor:
-        """[edges, 3] Å, from sender to receiver, in the model's dtype."""
-        positions, cell = batch.positions.to(self.dtype), batch.cell.to(self.dtype)
+        """[edges, 3] Å, from sender to receiver: formed in float64, then cast to the model's dtype.
+
+        Atoms far from each other and from the origin may be neighbours across the cell's faces.
+        """
+        positions, frame = batch.positions, batch.frame.index_select(0, batch.receiver)
         difference = positions.index_select(0, batch.receiver) - positions.index_select(0, batch.sender)
-        frame = batch.frame.index_select(0, batch.receiver)
-        shift = batch.shift.to(self.dtype).unsqueeze(1) @ cell.index_select(0, frame)
-        return difference + shift.squeeze(1)
+        shift = batch.shift.unsqueeze(1) @ batch.cell.index_select(0, frame)
+        return (difference + shift.squeeze(1)).to(self.dtype)
 
 
 def _e0_tuple(numbers: tuple[int, ...], e0s: Mapping[int, float] | Sequence[float]) -> tuple[float, ...]:
@@ -147,7 +150,7 @@ def _stress(gradient: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
         (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1), batch.row_ptr[batch.atom_ptr]
     )
     virial = virial.view(-1, 3, 3)
-    volume = torch.linalg.det(batch.cell.to(virial.dtype)).abs()
+    volume = torch.linalg.det(batch.cell).abs()
     stress = 0.5 * (virial + virial.transpose(1, 2)) / volume.where(volume > 0, 1.0).view(-1, 1, 1)
     # Filled in at the end, so that gradients of the other frames stay finite.
     return stress.masked_fill((volume == 0).view(-1, 1, 1), float("nan"))

@@ -261,19 +261,19 @@ def _probe(model: MACE) -> Batch:
     positions = spacing * (grid + rng.uniform(-0.2, 0.2, grid.shape))
     frame = Configuration(numbers, positions)
     neighbors = neighbor_list(positions, frame.cell, frame.pbc, model.cutoff)
-    return collate([frame], [neighbors], model.atomic_numbers, torch.float64)
+    return collate([frame], [neighbors], model.atomic_numbers)
 
 
-def mace_input(batch: Batch, num_species: int) -> dict[str, Tensor]:
-    """A Batch as the dictionary that mace-torch's models take (positions are copied)."""
+def mace_input(batch: Batch, num_species: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A Batch as the dictionary that mace-torch's models of ``dtype`` take (positions are copied)."""
     frame = batch.frame[batch.receiver]
     return {
-        "positions": batch.positions.clone(),
-        "node_attrs": nn.functional.one_hot(batch.species, num_species).to(batch.positions.dtype),
+        "positions": batch.positions.to(dtype, copy=True),
+        "node_attrs": nn.functional.one_hot(batch.species, num_species).to(dtype),
         "edge_index": torch.stack([batch.sender, batch.receiver]),
-        "unit_shifts": batch.shift,
-        "shifts": (batch.shift.unsqueeze(1) @ batch.cell[frame]).squeeze(1),
-        "cell": batch.cell.reshape(-1, 3),
+        "unit_shifts": batch.shift.to(dtype),
+        "shifts": (batch.shift.unsqueeze(1) @ batch.cell[frame]).squeeze(1).to(dtype),
+        "cell": batch.cell.reshape(-1, 3).to(dtype),
         "batch": batch.frame,
         "ptr": batch.atom_ptr,
     }
@@ -284,7 +284,7 @@ def _reference_energy(module: Any, model: MACE, source: str) -> float:
     dtype = next(module.parameters()).dtype
     try:
         module.double()
-        data = mace_input(_probe(model), len(model.atomic_numbers))
+        data = mace_input(_probe(model), len(model.atomic_numbers), torch.float64)
         return float(module(data, compute_force=False)["energy"].item())
     except RuntimeError as error:
         raise _unsupported(source, f"it cannot be evaluated ({error})") from error

@@ -27,8 +27,7 @@ class MSMLFFCalculator(Calculator):
     def __init__(self, model: ForceField, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model = model.eval()
-        parameter = next(model.parameters(), torch.zeros(()))
-        self._dtype, self._device = parameter.dtype, parameter.device
+        self._device = next(model.parameters(), torch.zeros(())).device
 
     def calculate(
         self,
@@ -47,14 +46,14 @@ class MSMLFFCalculator(Calculator):
             source="the given atoms",
         )
         neighbors = neighbor_list(frame.positions, frame.cell, frame.pbc, self.model.cutoff)
-        batch = collate([frame], [neighbors], self.model.atomic_numbers, self._dtype).to(self._device)
+        batch = collate([frame], [neighbors], self.model.atomic_numbers).to(self._device)
         periodic = bool(frame.pbc.all())
         prediction = self.model(batch, forces=True, stress=periodic)
         energy = float(prediction.energy[0])
         self.results = {"energy": energy, "free_energy": energy}
-        self.results["energies"] = prediction.atomic_energies.detach().double().cpu().numpy()
+        self.results["energies"] = prediction.atomic_energies.detach().cpu().numpy()
         if prediction.forces is not None:
-            self.results["forces"] = prediction.forces.detach().double().cpu().numpy()
+            self.results["forces"] = prediction.forces.detach().cpu().numpy()
         if prediction.stress is not None:
-            stress = prediction.stress[0].detach().double().cpu().numpy()
+            stress = prediction.stress[0].detach().cpu().numpy()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)

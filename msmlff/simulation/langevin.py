@@ -86,8 +86,8 @@ class BatchedLangevin:
     taken out of the batch and reported in ``failures``; the others go on. Positions are never wrapped.
 
     Args:
-        model: in evaluation mode, on ``settings.device``; its parameters' dtype is that of the force
-            evaluation, positions and velocities are float64.
+        model: in evaluation mode, on ``settings.device``; positions and velocities are float64 whatever its
+            dtype.
         frames: starting configurations; they may differ in size, cell and composition.
         settings: see LangevinSettings.
         velocities: [atoms, 3] Å/fs for each frame; None draws them from the Maxwell distribution.
@@ -110,7 +110,6 @@ class BatchedLangevin:
         self.model, self.settings, self.start = model, settings, list(frames)
         self.failures: dict[int, Failure] = {}
         self.step = 0
-        self._dtype = next((p.dtype for p in model.parameters()), torch.float64)
         self._random = [np.random.default_rng((settings.seed, i)) for i in ids]
         self._live = np.arange(len(frames))
         self._edges = ReplicaEdges(model.cutoff, settings.skin)
@@ -218,20 +217,20 @@ class BatchedLangevin:
             self._positions, self._cell, self._frame, ordered=len(self.model.scale_cutoffs) > 1
         )
         batch = Batch(
-            positions=self._positions.to(self._dtype),
+            positions=self._positions,
             species=self._species,
             frame=self._frame,
             atom_ptr=torch.from_numpy(self._ptr).to(self._positions.device),
-            cell=self._cell.to(self._dtype),
+            cell=self._cell,
             sender=edges.sender,
             receiver=edges.receiver,
-            shift=edges.shift.to(self._dtype),
+            shift=edges.shift,
             row_ptr=edges.row_ptr,
         )
         prediction = self.model(batch, forces=True, stress=False)
         if prediction.forces is None:
             raise RuntimeError("the model returned no forces")
-        self._forces = prediction.forces.detach().to(torch.float64)
+        self._forces = prediction.forces.detach()
         self._energy = prediction.energy.detach()
         self._shortest = edges.shortest
 

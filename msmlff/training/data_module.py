@@ -90,7 +90,6 @@ class FrameDataModule(pl.LightningDataModule):
     Args:
         train, val: the frames; ``val`` may be None.
         atomic_numbers: the model's species.
-        dtype: of the network.
         spec: batch budgets, steps and workers.
         seed: of the order.
         start_step: the first step (resume).
@@ -102,7 +101,6 @@ class FrameDataModule(pl.LightningDataModule):
         train: FrameSet,
         val: FrameSet | None,
         atomic_numbers: tuple[int, ...],
-        dtype: torch.dtype,
         spec: TrainingSpec,
         *,
         seed: int,
@@ -111,7 +109,7 @@ class FrameDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
-        self.atomic_numbers, self.dtype = atomic_numbers, dtype
+        self.atomic_numbers = atomic_numbers
         self.spec, self.seed, self.start_step = spec, seed, start_step
         self.pin_memory = pin_memory
         unknown = set(spec.loss.group_weights) - set(train.frames.group.tolist())
@@ -132,7 +130,7 @@ class FrameDataModule(pl.LightningDataModule):
         factor = self.spec.loss.group_weights
         if factor:
             frames = tuple(replace(f, weight=f.weight * factor.get(f.group, 1.0)) for f in frames)
-        return collate(list(frames), list(neighbors), self.atomic_numbers, self.dtype, list(ids))
+        return collate(list(frames), list(neighbors), self.atomic_numbers, list(ids))
 
     def _loader(self, frames: FrameSet, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader:
         workers = self.spec.workers

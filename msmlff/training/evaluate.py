@@ -17,8 +17,7 @@ def predict(model: ForceField, frames: FrameSet, spec: TrainingSpec, device: str
 
     Stresses are computed where at least one frame carries one; elsewhere they are NaN.
     """
-    dtype = next(model.parameters()).dtype
-    data = FrameDataModule(frames, None, model.atomic_numbers, dtype, spec, seed=0)
+    data = FrameDataModule(frames, None, model.atomic_numbers, spec, seed=0)
     stress = bool(len(frames)) and any(frame.stress is not None for frame in frames.frames)
     e0s = e0_table(model)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("energy", "forces", "stress", "ids")}
@@ -27,9 +26,9 @@ def predict(model: ForceField, frames: FrameSet, spec: TrainingSpec, device: str
         with torch.enable_grad():
             result = model(batch.to(device), forces=True, stress=stress, create_graph=False)
         parts["energy"].append(result.energy.detach().cpu().numpy())
-        parts["forces"].append(result.forces.detach().cpu().double().numpy())
+        parts["forces"].append(result.forces.detach().cpu().numpy())
         if stress:
-            parts["stress"].append(result.stress.detach().cpu().double().numpy())
+            parts["stress"].append(result.stress.detach().cpu().numpy())
         parts["ids"].append(batch.frame_id.cpu().numpy())
     model.to("cpu")
     labelled = list(frames.frames)

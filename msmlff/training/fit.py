@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers.logger import Logger
 from rich.console import Console
@@ -43,7 +42,6 @@ class Run:
     Attributes:
         folder: the run folder; checkpoints go to ``folder/checkpoints``.
         seed: of the batch order.
-        dtype: of the network.
         device: "auto", "cpu" or "cuda".
         resume: continue from ``checkpoints/last.ckpt``.
         loggers: Lightning loggers.
@@ -53,7 +51,6 @@ class Run:
 
     folder: Path
     seed: int = 0
-    dtype: torch.dtype = torch.float32
     device: str = "auto"
     resume: bool = False
     loggers: Sequence[Logger] = ()
@@ -126,7 +123,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         model: initialised model; its raw weights are trained in place.
         train, val: frames with neighbour lists at ``model.cutoff``.
         spec: steps, batches, loss, optimiser, schedule.
-        run: folder, seed, dtype, device, resume.
+        run: folder, seed, device, resume.
 
     Returns:
         A FitResult whose model carries the best averaged weights.
@@ -151,7 +148,6 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         train,
         val,
         model.atomic_numbers,
-        run.dtype,
         spec,
         seed=run.seed,
         start_step=start_step,

@@ -34,7 +34,7 @@ def check_forces(model: ForceField, frames: FrameSet, index: int = 0, directions
     """
     reference = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
     frame = frames.frames[index]
-    batch = collate([frame], [frames.neighbors[index]], model.atomic_numbers, torch.float64)
+    batch = collate([frame], [frames.neighbors[index]], model.atomic_numbers)
     forces = reference(batch, forces=True, create_graph=False).forces.detach()
     generator = torch.Generator().manual_seed(0)
     worst = 0.0

@@ -111,7 +111,7 @@ class Loss:
         return self.base[target] > 0
 
     def __call__(self, prediction: Prediction, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """The loss and its parts, {"loss", "energy", "forces", "stress"}: scalars in the model's dtype."""
+        """The loss and its parts, {"loss", "energy", "forces", "stress"}: float64 scalars."""
         weights = self.weights(progress)
         parts: dict[str, Tensor] = {}
         for target in TARGETS:
@@ -162,15 +162,14 @@ def residual(target: str, prediction: Prediction, batch: Batch) -> tuple[Tensor,
         weights of a shape that broadcasts.
     """
     weight = batch.weight if batch.weight is not None else torch.ones_like(batch.cell[:, 0, 0])
-    dtype = batch.positions.dtype
     if target == "energy":
         assert batch.energy is not None
         atoms = batch.atom_ptr.diff()
-        return ((prediction.energy - batch.energy) / atoms).to(dtype), weight.to(dtype)
+        return (prediction.energy - batch.energy) / atoms, weight
     if target == "forces":
         assert batch.forces is not None
         assert prediction.forces is not None
-        return prediction.forces - batch.forces, weight.to(dtype)[batch.frame, None]
+        return prediction.forces - batch.forces, weight[batch.frame, None]
     assert batch.stress is not None
     assert prediction.stress is not None
-    return prediction.stress - batch.stress, weight.to(dtype)[:, None, None]
+    return prediction.stress - batch.stress, weight[:, None, None]

@@ -39,7 +39,7 @@ def _lists(frames: list[Configuration]):
 
 def test_edges_of_the_batch_are_those_of_its_frames(frames) -> None:
     lists = _lists(frames)
-    batch = collate(frames, lists, (1, 6, 8), torch.float64, frame_ids=[7, 3, 9])
+    batch = collate(frames, lists, (1, 6, 8), frame_ids=[7, 3, 9])
     vectors = (
         batch.positions[batch.receiver]
         - batch.positions[batch.sender]
@@ -57,10 +57,11 @@ def test_edges_of_the_batch_are_those_of_its_frames(frames) -> None:
     assert batch.frame_id.tolist() == [7, 3, 9]
 
 
-def test_missing_labels_are_nan_and_energies_stay_double(frames) -> None:
-    batch = collate(frames, _lists(frames), (1, 6, 8), torch.float32)
-    assert batch.positions.dtype == batch.forces.dtype == batch.shift.dtype == torch.float32
-    assert batch.energy.dtype == torch.float64
+def test_missing_labels_are_nan_and_nothing_loses_digits(frames) -> None:
+    batch = collate(frames, _lists(frames), (1, 6, 8))
+    tensors = {name: value for name, value in vars(batch).items() if value.is_floating_point()}
+    assert {"positions", "cell", "shift", "energy", "forces", "stress", "weight"} == set(tensors)
+    assert {value.dtype for value in tensors.values()} == {torch.float64}
     assert batch.energy[0].item() == -1.0 - 1e-9
     assert torch.isnan(batch.energy).tolist() == [False, True, False]
     assert torch.isnan(batch.forces).all(dim=1).tolist() == [False] * 3 + [True] * 5

@@ -159,7 +159,9 @@ def test_checkpoint_of_mace_torch_gives_its_node_features(
     path, module = mace_torch
     frames = list(store)
     neighbors = [neighbor_list(f.positions, f.cell, f.pbc, 3.0) for f in frames]
-    expected = module(mace_input(collate(frames, neighbors, [1]), 1), compute_force=False)["node_feats"]
+    expected = module(mace_input(collate(frames, neighbors, [1]), 1, torch.float32), compute_force=False)[
+        "node_feats"
+    ]
     features = MACECheckpoint(str(path), trust=True, device="cpu")(store)
     np.testing.assert_allclose(features.rows, expected.detach().numpy(), rtol=1e-3, atol=1e-5)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from ase.build import bulk, molecule
 
 from msmlff.data.batch import Batch
@@ -44,12 +43,10 @@ def hydrogen(atoms: int = 14, seed: int = 0, box: float = 4.2) -> Configuration:
     )
 
 
-def make_batch(
-    model: ForceField, *frames: Configuration, dtype: torch.dtype = torch.float64, skin: float = 0.0
-) -> Batch:
+def make_batch(model: ForceField, *frames: Configuration, skin: float = 0.0) -> Batch:
     """The frames in one batch, with edges up to the model's cutoff plus ``skin``."""
     lists = [neighbor_list(f.positions, f.cell, f.pbc, model.cutoff + skin) for f in frames]
-    return collate(frames, lists, model.atomic_numbers, dtype)
+    return collate(frames, lists, model.atomic_numbers)
 
 
 def moved(frame: Configuration, positions: np.ndarray) -> Configuration:

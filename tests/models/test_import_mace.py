@@ -64,7 +64,7 @@ def make_mace(
 def assert_equal(module: nn.Module, *frames: Configuration) -> None:
     model = convert_mace(module)
     batch = make_batch(model, *frames)
-    expected = module(mace_input(batch, len(model.atomic_numbers)), compute_stress=True)
+    expected = module(mace_input(batch, len(model.atomic_numbers), torch.float64), compute_stress=True)
     ours = model.eval()(batch, stress=True)
     np.testing.assert_allclose(ours.energy.numpy(), expected["energy"].detach().numpy(), rtol=1e-9)
     forces = expected["forces"].numpy()
@@ -116,7 +116,7 @@ def test_checkpoint_in_float32(tmp_path: Path) -> None:
     assert dict(os.environ) == before
     assert model.dtype == torch.float32
     batch = make_batch(model, ethanol())
-    expected = module.double()(mace_input(batch, 3))
+    expected = module.double()(mace_input(batch, 3, torch.float64))
     energy = model.double()(batch, forces=False).energy
     np.testing.assert_allclose(energy.detach().numpy(), expected["energy"].detach().numpy(), rtol=1e-6)
 

@@ -34,9 +34,7 @@ def test_cuda_equals_cpu(
 ) -> None:
     """Energy, forces, stress and the gradient of a force loss."""
     train = frame_sets[0]
-    batch = collate(
-        [train.frames[i] for i in range(4)], [train.neighbors[i] for i in range(4)], (13, 29), dtype
-    )
+    batch = collate([train.frames[i] for i in range(4)], [train.neighbors[i] for i in range(4)], (13, 29))
     found = {}
     for device in ("cpu", "cuda"):
         model = make_model(dtype=dtype).to(device)

@@ -22,9 +22,7 @@ ALL = ("energy", "forces", "stress")
 @pytest.fixture
 def batch(frame_sets: tuple[FrameSet, FrameSet]) -> Batch:
     train = frame_sets[0]
-    return collate(
-        [train.frames[i] for i in range(3)], [train.neighbors[i] for i in range(3)], (13, 29), torch.float64
-    )
+    return collate([train.frames[i] for i in range(3)], [train.neighbors[i] for i in range(3)], (13, 29))
 
 
 @pytest.fixture
