@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import msmlff
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.store import FrameStore
 from msmlff.distill.feature_cache import FORMAT, Job, cached_rows
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     import torch
 
     from msmlff.models.base import ForceField
+
+DESCRIPTOR_VERSION = 1
+"""Of the code that makes the numbers: raise it whenever the features of the same model change, so that those
+cached before are computed again. A test holds some numbers of this version."""
 
 Compute = Callable[[range], np.ndarray]
 
@@ -129,7 +132,7 @@ class UntrainedMACE(ModelDescriptor):
     """A MACE with random weights of a fixed seed: its invariants are random combinations of the ACE basis.
 
     Needs neither labels nor a download. The weights depend on ``seed`` alone, not on the state of torch's
-    generators; the messages are divided by the pool's mean number of neighbours.
+    generators or its default dtype; the messages are divided by the pool's mean number of neighbours.
 
     Attributes:
         seed: of the weights.
@@ -154,7 +157,7 @@ class UntrainedMACE(ModelDescriptor):
         return {
             "descriptor": "UntrainedMACE",
             **{name: getattr(self, name) for name in names},
-            "version": msmlff.__version__,
+            "version": DESCRIPTOR_VERSION,
         }
 
     def model(self, frames: FrameStore) -> ForceField:
@@ -165,9 +168,10 @@ class UntrainedMACE(ModelDescriptor):
 
         species = frames.atomic_numbers
         statistics = Statistics((_mean_neighbors(frames, self.cutoff),), (0.0,) * len(species), 1.0)
-        state = torch.get_rng_state()
+        state, default = torch.get_rng_state(), torch.get_default_dtype()
         try:
             torch.default_generator.manual_seed(self.seed)
+            torch.set_default_dtype(torch.float32)
             model = MSMACE(
                 atomic_numbers=species,
                 e0s=[0.0] * len(species),
@@ -179,6 +183,7 @@ class UntrainedMACE(ModelDescriptor):
             )
         finally:
             torch.set_rng_state(state)
+            torch.set_default_dtype(default)
         return model.to(_dtype(self.dtype))
 
 
@@ -201,7 +206,7 @@ class FileDescriptor(ModelDescriptor):
             "file": file.name,
             "sha256": file_sha256(file),
             "dtype": self.dtype,
-            "version": msmlff.__version__,
+            "version": DESCRIPTOR_VERSION,
         }
 
     def model(self, frames: FrameStore) -> ForceField:

@@ -17,7 +17,13 @@ from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
 from msmlff.data.statistics import Statistics
 from msmlff.data.store import FrameStore
-from msmlff.distill.descriptors import MACECheckpoint, TrainedModel, UntrainedMACE
+from msmlff.distill.descriptors import (
+    DESCRIPTOR_VERSION,
+    Descriptor,
+    MACECheckpoint,
+    TrainedModel,
+    UntrainedMACE,
+)
 from msmlff.errors import InputError
 from msmlff.models.files import save_model
 from msmlff.models.import_mace import mace_input
@@ -43,10 +49,64 @@ def test_same_bits_whatever_the_state_of_the_generators(store: FrameStore, tmp_p
     first = SMALL(store)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again = SMALL(fresh(store, tmp_path / "other"))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = SMALL(fresh(store, tmp_path / "other"))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(default)
     np.testing.assert_array_equal(first.rows, again.rows)
     assert first.rows.filename != again.rows.filename  # type: ignore[attr-defined]
     assert first.rows.shape == (store.num_atoms.sum(), 8)
+
+
+GOLDEN = {
+    "untrained": [
+        [0.02775018, 0.01768765, -0.00367239, -0.02184807],
+        [-0.00893873, 0.03346969, 0.02448522, -0.01586899],
+        [-0.01160402, 0.04847955, 0.03465707, -0.02271434],
+    ],
+    "two scales": [
+        [-3.3519146e-04, 3.2834065e-04, 2.7926327e-04, 1.4513715e-04],
+        [-3.6424669e-04, 4.7898233e-05, -1.7913990e-04, -1.5774411e-04],
+        [-3.9338463e-04, 4.2085579e-05, -1.9266225e-04, -1.6605222e-04],
+    ],
+}
+"""Features of the frame below by DESCRIPTOR_VERSION 1."""
+
+
+def test_numbers_are_those_of_the_descriptor_version(tmp_path: Path) -> None:
+    """Features cached by earlier code are used as long as DESCRIPTOR_VERSION stays: so must the numbers."""
+    water = Configuration(
+        np.array([8, 1, 1]),
+        np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]),
+        np.diag([3.0, 3.2, 3.4]),
+        np.ones(3, dtype=bool),
+    )
+    scales = [Scale(2.0, 3, 2, (4,)), Scale(3.5, 2, 1, (4,))]
+    statistics = Statistics((3.0, 15.0), (0.0, 0.0), 1.0)
+    model = MSMACE([1, 8], [0.0, 0.0], scales, channels=2, hidden_l_max=1, statistics=statistics).double()
+    with torch.no_grad():
+        for i, weight in enumerate(model.parameters()):
+            weight.copy_(torch.sin(torch.arange(weight.numel(), dtype=torch.float64) + i).view_as(weight))
+    save_model(model, tmp_path / "model.safetensors", {})
+    descriptors: dict[str, Descriptor] = {
+        "untrained": UntrainedMACE(cutoff=3.0, channels=2, dtype="float64", device="cpu"),
+        "two scales": TrainedModel(str(tmp_path / "model.safetensors"), dtype="float64", device="cpu"),
+    }
+    store = FrameStore.build([water], tmp_path / "cache")
+    for name, descriptor in descriptors.items():
+        rows = descriptor(store).rows
+        np.testing.assert_allclose(
+            rows,
+            GOLDEN[name],
+            rtol=1e-4,
+            atol=1e-9,
+            err_msg=f"the features ({name}) have changed: raise DESCRIPTOR_VERSION and put these numbers "
+            f"into GOLDEN:\n{np.array2string(np.asarray(rows), separator=', ')}",
+        )
+    assert DESCRIPTOR_VERSION == 1, "the numbers above are of another version"
 
 
 def test_seed_decides_the_weights(store: FrameStore) -> None:
