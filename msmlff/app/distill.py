@@ -12,15 +12,17 @@ from rich.console import Console
 
 from msmlff.app.config import build, typed
 from msmlff.app.prepare import build_descriptor, choose
-from msmlff.app.runtime import pick_device, prepare
+from msmlff.app.runtime import command_line, pick_device, prepare
 from msmlff.app.train import run_guarded
 from msmlff.data.pools import PoolSpec, load_pool
 
 
 def hydra_job(config: DictConfig) -> dict[str, Any]:
     """Hydra's task function of ``msmlff distill``."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    return run_guarded(lambda console: run(config, folder, console), folder, keep_going=False)
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    line = command_line("distill", hydra.overrides.task)
+    return run_guarded(lambda console: run(config, folder, console), folder, line)
 
 
 def run(config: DictConfig, folder: Path, console: Console) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -59,12 +61,45 @@ def pick_device(name: str) -> str:
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def peak_memory_mb(device: str) -> float:
-    """Largest memory so far in MB: of the GPU's allocator on CUDA, else resident memory of the process."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
+class PeakMemory:
+    """Largest memory since this object was made: of the GPU's allocator on CUDA, else resident memory."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            return
+        gc.collect()  # what an earlier job of the process left
+        self.reset = _reset_peak()
+        self.before = _resident_peak_mb()
+
+    def mb(self) -> float | None:
+        """MB; None where the system keeps one mark for the whole process and an earlier job's was higher."""
+        if self.device == "cuda":
+            return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        peak = round(_resident_peak_mb(), 1)
+        return peak if self.reset or peak > self.before else None
+
+
+def _reset_peak() -> bool:
+    """Give freed memory back and forget the largest resident memory so far; False where that cannot be."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _resident_peak_mb() -> float:
+    """Largest resident memory of the process in MB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count the process that started this one
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found.group(1)) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def device_name(device: str) -> str:
@@ -98,10 +133,10 @@ def git_revision(folder: Path = Path(__file__).parent) -> str:
         return ""
 
 
-def command_line(overrides: Sequence[str]) -> str:
-    """The command that does this run alone (also where a sweep started it), quoted for a shell."""
-    words = ["python", "train.py"] if sys.argv[0].endswith("train.py") else ["msmlff", "train"]
-    return shlex.join([*words, *overrides])
+def command_line(command: str, overrides: Sequence[str]) -> str:
+    """The line that does this run alone (also where a sweep started it), quoted for a shell."""
+    script = command == "train" and sys.argv[0].endswith("train.py")
+    return shlex.join([*(["python", "train.py"] if script else ["msmlff", command]), *overrides])
 
 
 def shown_path(path: Path) -> Path:

@@ -24,9 +24,9 @@ from msmlff.app.prepare import Prepared, door_notes, prepare_run
 from msmlff.app.record import Record, read_record, write_json
 from msmlff.app.runtime import (
     DTYPES,
+    PeakMemory,
     command_line,
     git_revision,
-    peak_memory_mb,
     pick_device,
     prepare,
     shown_path,
@@ -64,7 +64,8 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
             Console().print(f"[dim]{shown_path(folder)}: {done} before, skipped[/]")
             return {"status": "skipped"}
         resume = done == "resumable"
-    return run_guarded(lambda console: run(plain, folder, console, resume), folder, keep_going=sweep)
+    line = command_line("train", overrides)
+    return run_guarded(lambda console: run(plain, folder, console, resume), folder, line, keep_going=sweep)
 
 
 def resume_job(folder: Path) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def resume_job(folder: Path) -> dict[str, Any]:
     read_checkpoint(folder / "checkpoints" / LAST)
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
-    return run_guarded(lambda console: run(config, folder, console, resume=True), folder, keep_going=False)
+    line = command_line("train", list(config.overrides))
+    return run_guarded(lambda console: run(config, folder, console, resume=True), folder, line)
 
 
 def _earlier_job(config: DictConfig, folder: Path) -> str:
@@ -94,8 +96,17 @@ def _earlier_job(config: DictConfig, folder: Path) -> str:
     return "resumable" if (folder / "checkpoints" / LAST).is_file() else ""
 
 
-def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool) -> dict[str, Any]:
-    """Run ``work``; turn what it raises into a message, a status in the record and an exit code."""
+def run_guarded(
+    work: Callable[[Console], None], folder: Path, command: str, keep_going: bool = False
+) -> dict[str, Any]:
+    """Run ``work``; turn what it raises into a message, a status in the record and an exit code.
+
+    Args:
+        work: what to do.
+        folder: the run folder.
+        command: the line that does it, for the record.
+        keep_going: an unexpected exception is reported, not raised.
+    """
     global exit_code
     console = Console()
     status, message = "finished", ""
@@ -113,7 +124,7 @@ def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool)
         advice = "lower training.batch.frames or set training.batch.edges; also training.validation_batch"
         status, message = "failed", f"{error}\nOut of memory: {advice}"
     except BaseException as error:
-        _note_end(folder, "failed", f"{type(error).__name__}: {error}")
+        _note_end(folder, command, "failed", f"{type(error).__name__}: {error}")
         if not (keep_going and isinstance(error, Exception)):
             raise
         status, message = "failed", traceback.format_exc()
@@ -121,20 +132,19 @@ def run_guarded(work: Callable[[Console], None], folder: Path, keep_going: bool)
         Console(stderr=True).print(
             f"[bold red]{status}:[/] {escape(message)}", highlight=False, soft_wrap=True
         )
-        _note_end(folder, "failed" if status == "input" else status, message)
+        _note_end(folder, command, "failed" if status == "input" else status, message)
     exit_code = max(exit_code, EXIT[status])
     if status == "interrupted" and keep_going:
         raise SystemExit(EXIT[status])
     return {"status": status}
 
 
-def _note_end(folder: Path, status: str, message: str) -> None:
+def _note_end(folder: Path, command: str, status: str, message: str) -> None:
     """Put the end into the record, also where the run failed before it had one; report what there is."""
     if not folder.is_dir():
         return
-    overrides = list(OmegaConf.load(folder / CONFIG).overrides) if (folder / CONFIG).is_file() else []
-    content = {"command": command_line(overrides), "overrides": overrides, **read_record(folder)}
-    write_json(folder / "record.json", {**content, "status": status, "stop_reason": message})
+    record = {"command": command, **read_record(folder)}
+    write_json(folder / "record.json", {**record, "status": status, "stop_reason": message})
     if (folder / "metrics.csv").is_file():
         write_report(folder)
 
@@ -152,6 +162,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     check_values(config)
     prepare(config.threads, config.seed)
     device, dtype = pick_device(config.device), DTYPES[config.dtype]
+    memory = PeakMemory(device)
     if not resume:
         _clear(folder)
         OmegaConf.save(config, folder / CONFIG)
@@ -159,7 +170,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     record = Record(
         folder,
         {
-            "command": command_line(overrides),
+            "command": command_line("train", overrides),
             "overrides": overrides,
             "version": versions()["msmlff"],
             "git_revision": git_revision(),
@@ -176,7 +187,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
         where = Run(folder, config.seed, device, resume, loggers, console=console)
         result = fit(run_.model, run_.train, run_.val, run_.spec, where)
         record.update(steps=result.steps, best_step=result.best_step, best_score=result.best_score,
-                      peak_memory_mb=round(peak_memory_mb(device), 1), **result.figures)  # fmt: skip
+                      peak_memory_mb=memory.mb(), **result.figures)  # fmt: skip
         save_model(result.model, folder / "model.safetensors", _model_record(record.content))
         _test(run_, result, folder, device, console)
         record.finish("finished", "stopped early: no better score" if result.stopped_early else None)
