@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,9 @@ class LabelCache:
             with np.load(self.path(key), allow_pickle=False) as stored:
                 head = json.loads(str(stored["head"]))
                 arrays = {name: stored[name] for name in ("forces", "stress") if name in stored}
-                energy = float(stored["energy"])
-        except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+                return LabelResult(**head, energy=float(stored["energy"]), **arrays, cached=True)
+        except Exception:  # damaged bytes can raise anything
             return None
-        return LabelResult(**head, energy=energy, **arrays, cached=True)
 
     def put(self, key: str, result: LabelResult) -> None:
         """Store a lasting result; others are passed over."""
@@ -64,11 +62,15 @@ class LabelCache:
         if result.stress is not None:
             arrays["stress"] = result.stress
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                np.savez(stream, **arrays)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:  # a full disk, Ctrl-C: nothing is left behind
+            os.unlink(temporary)
+            raise
 
 
 def judged(result: LabelResult, max_force: float | None) -> LabelResult:

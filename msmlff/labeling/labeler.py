@@ -17,6 +17,7 @@ from msmlff.labeling.cache import LabelCache, judged, label_key
 from msmlff.labeling.engine import Engine, LabelResult, SCFError
 
 Progress = Callable[[int, int, LabelResult], None]
+START_LIMIT = 300.0  # s, for a worker process to come up; its imports may read a slow disk
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -50,13 +51,14 @@ def label_one(engine: Engine, frame: Configuration) -> LabelResult:
 
 
 def serve(engine: Engine, connection: Connection) -> None:
-    """Body of a worker: answer frames until the parent hangs up (also when the parent was killed)."""
-    while True:
-        try:
+    """Body of a worker: say None, then answer frames until the parent hangs up (also when it was killed)."""
+    try:
+        connection.send(None)
+        while True:
             frame = connection.recv()
             connection.send(label_one(engine, frame))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            return
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
 
 
 class Worker:
@@ -70,11 +72,17 @@ class Worker:
             self.process.start()
         child.close()
         self.task: int | None = None
+        self.up = False
         self.started = 0.0
 
-    def give(self, task: int, frame: Configuration) -> None:
+    def give(self, task: int, frame: Configuration) -> bool:
+        """Sends a frame; False if the process is dead."""
         self.task, self.started = task, time.perf_counter()
-        self.connection.send(frame)
+        try:
+            self.connection.send(frame)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
 
     def stop(self) -> None:
         self.connection.close()
@@ -92,7 +100,8 @@ class Labeler:
         engine: what calculates the labels.
         cache: folder of the durable cache.
         processes: worker processes, one thread each.
-        timeout: seconds of wall time for one frame; its worker is killed and replaced. None waits for ever.
+        timeout: seconds of wall time for one frame, without the start of its worker; that is then killed and
+            replaced. None waits for ever.
         max_force: eV/Å, largest plausible force component; None accepts any.
     """
 
@@ -149,10 +158,14 @@ class Labeler:
         workers = [Worker(self.engine) for _ in range(min(self.processes, len(queue)))]
         try:
             while True:
-                for worker in workers:
+                for i, worker in enumerate(workers):
                     if worker.task is None and queue:
                         task = queue.popleft()
-                        worker.give(task, frames[task])
+                        if not worker.give(task, frames[task]):
+                            # It died while idle. If the new one dies, too, _collect says so of the frame.
+                            worker.stop()
+                            workers[i] = Worker(self.engine)
+                            workers[i].give(task, frames[task])
                 busy = [worker for worker in workers if worker.task is not None]
                 if not busy:
                     return
@@ -172,22 +185,31 @@ class Labeler:
 
     def _patience(self, busy: list[Worker]) -> float | None:
         """Seconds until the first deadline."""
-        if self.timeout is None:
-            return None
-        return max(0.0, min(worker.started for worker in busy) + self.timeout - time.perf_counter())
+        deadlines = [w.started + limit for w in busy if (limit := self._limit(w)) is not None]
+        return max(0.0, min(deadlines) - time.perf_counter()) if deadlines else None
+
+    def _limit(self, worker: Worker) -> float | None:
+        return self.timeout if worker.up else START_LIMIT
 
     def _collect(self, worker: Worker) -> LabelResult | None:
         """The worker's answer, its failure, or None while it is at work."""
         seconds = time.perf_counter() - worker.started
         if worker.connection.poll():
             try:
-                return worker.connection.recv()
+                answer = worker.connection.recv()
             except (EOFError, ConnectionResetError):
                 worker.process.join()
                 message = f"the worker process died with exit code {worker.process.exitcode}"
                 return LabelResult("error", seconds=seconds, message=message)
-        if self.timeout is not None and seconds >= self.timeout:
-            worker.process.kill()
-            worker.process.join()
-            return LabelResult("timeout", seconds=seconds, message=f"no result after {self.timeout:g} s")
-        return None
+            if answer is None:  # it is up: from now on the time is the frame's
+                worker.up, worker.started = True, time.perf_counter()
+            return answer
+        limit = self._limit(worker)
+        if limit is None or seconds < limit:
+            return None
+        worker.process.kill()
+        worker.process.join()
+        if not worker.up:
+            message = f"the worker process did not start within {limit:g} s"
+            return LabelResult("error", seconds=seconds, message=message)
+        return LabelResult("timeout", seconds=seconds, message=f"no result after {limit:g} s")

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from engines import BUG, DIE, HANG, HUGE, NAN, OK, SCF, Scripted, frame
+from engines import BUG, DIE, HANG, HUGE, NAN, OK, SCF, START, Scripted, SlowToStart, frame
 
 from msmlff.errors import InputError
-from msmlff.labeling import Labeler, with_labels
+from msmlff.labeling import Labeler, LabelResult, labeler, with_labels
 from msmlff.labeling.cache import LabelCache, label_key
 
 
@@ -55,6 +57,31 @@ def test_nothing_is_calculated_twice(tmp_path: Path) -> None:
     assert all(r.cached for r in again)
     assert [r.energy for r in again if r.ok] == [1.0, 1.0]
     assert again[1].message == first[1].message
+
+
+def test_a_worker_that_dies_while_idle_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give, tasks = labeler.Worker.give, []
+
+    def give_to_the_dead(worker: labeler.Worker, *task: Any) -> bool:
+        tasks.append(task[0])
+        if len(tasks) == 2:
+            worker.process.kill()
+            worker.process.join()
+        return give(worker, *task)
+
+    monkeypatch.setattr(labeler.Worker, "give", give_to_the_dead)
+    results = Labeler(Scripted(str(tmp_path / "log")), tmp_path / "cache", 1).label(
+        [frame(OK, i) for i in range(3)]
+    )
+    assert [(r.status, r.energy) for r in results] == [("ok", 0.0), ("ok", 1.0), ("ok", 2.0)]
+    assert tasks == [0, 1, 1, 2]
+
+
+def test_start_of_a_worker_does_not_count(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    result = Labeler(SlowToStart(log), tmp_path / "cache", 1, timeout=0.75 * START).label([frame(OK)])[0]
+    assert result.ok
+    assert result.seconds < START
 
 
 def test_settings_and_geometry_are_part_of_the_key(tmp_path: Path) -> None:
@@ -105,15 +132,33 @@ def test_a_killed_run_keeps_what_was_done(tmp_path: Path) -> None:
     assert [r.cached for r in results] == [True, True]
 
 
-def test_a_torn_cache_file_counts_as_none(tmp_path: Path) -> None:
-    engine = Scripted(str(tmp_path / "log"))
-    Labeler(engine, tmp_path / "cache", 1).label([frame(OK, 4)])
+def test_a_damaged_cache_file_counts_as_none(tmp_path: Path) -> None:
     cache = LabelCache(tmp_path / "cache")
-    path = cache.path(label_key(frame(OK, 4), engine.settings()))
-    path.write_bytes(path.read_bytes()[:100])
-    result = Labeler(engine, tmp_path / "cache", 1).label([frame(OK, 4)])[0]
-    assert result.ok
-    assert not result.cached
+    stored = LabelResult("ok", 4.0, np.ones((3, 3)), np.eye(3))
+    cache.put("ab" * 32, stored)
+    assert cache.get("ab" * 32).energy == 4.0
+    path = cache.path("ab" * 32)
+    whole = path.read_bytes()
+    for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert cache.get("ab" * 32) is None
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
+        found = cache.get("ab" * 32)
+        assert found is None or found == replace(found, energy=4.0)
+    for head in ('{"status": "ok", "colour": 1}', "[1]", "no json"):
+        np.savez(path, head=head, energy=1.0)
+        assert cache.get("ab" * 32) is None
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        LabelCache(tmp_path).put("ab" * 32, LabelResult("ok", 4.0, np.ones((3, 3))))
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_labels_go_into_the_frame(tmp_path: Path) -> None:
