@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,15 @@ class Tile:
     note: str
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) -> Path:
     """Write ``report.html`` into a run folder from whatever files of a run are there.
 
     Sections whose files are absent say so, so an interrupted or diverged run has a report as well. Frame
     numbers are those of the pool (map, selection) or of the test set (errors).
+
+    Args:
+        run_dir: the run folder.
+        ended: entries that go before those of record.json, for a run that is about to be called finished.
 
     Returns:
         The path of the report.
@@ -69,6 +73,7 @@ def write_report(run_dir: str | Path) -> Path:
         InputError: the folder does not exist.
     """
     run = read_run(run_dir)
+    run = replace(run, record={**run.record, **(ended or {})})
     group_name = group_label(run.record.get("data", {}).get("group_name"))
     sections = [
         _selection_section(run, group_name),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
+from rich.console import Console
+from rich.markup import escape
 
 from msmlff.analysis.errors import Predictions
 from msmlff.training.checkpoints import LAST, read_checkpoint
@@ -38,8 +42,9 @@ def _wandb_logger(choice: DictConfig, folder: Path, config: DictConfig) -> Wandb
     if not id_file.is_file():
         id_file.write_text(secrets.token_hex(4) + "\n")
     if wandb.run is not None:
-        wandb.finish()  # of a job before this one in the same process: two runs must not merge
-    logger = WandbLogger(
+        with warn_of_failure("finishing the run before this one"):
+            wandb.finish()  # of an earlier job in this process: two runs must not merge
+    logger = SafeWandbLogger(
         name=choice.name or folder.name,
         save_dir=folder,
         project=choice.project,
@@ -54,18 +59,48 @@ def _wandb_logger(choice: DictConfig, folder: Path, config: DictConfig) -> Wandb
 
 
 def send_results(loggers: list[Logger], folder: Path) -> None:
-    """Hand the results of a finished run to Weights & Biases."""
+    """Hand the results of a finished run to Weights & Biases; what fails there is a warning."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            _send_results(logger, folder)
+            with warn_of_failure("sending the results to Weights & Biases"):
+                _send_results(logger, folder)
 
 
 def close_loggers(loggers: list[Logger], status: str) -> None:
     """Close every logger, whatever the run's end was; Weights & Biases' run is always finished."""
     for logger in loggers:
-        logger.finalize(status)
+        with warn_of_failure(f"closing {type(logger).__name__}"):
+            logger.finalize(status)
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish(exit_code=0 if status == "finished" else 1)
+            with warn_of_failure("finishing the run at Weights & Biases"):
+                logger.experiment.finish(exit_code=0 if status == "finished" else 1)
+
+
+@contextmanager
+def warn_of_failure(what: str) -> Iterator[None]:
+    """What fails inside is a warning: everything it would have logged is in the run folder as well."""
+    try:
+        yield
+    except Exception as error:
+        text = escape(f"{what} failed ({type(error).__name__}: {error})")
+        Console(stderr=True).print(
+            f"[yellow]warning:[/] {text}; the run goes on, its folder has everything",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class SafeWandbLogger(WandbLogger):
+    """Lightning's logger, except that a failure while training is a warning, and ends the logging."""
+
+    broken = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.broken:
+            self.broken = True
+            with warn_of_failure("logging to Weights & Biases"):
+                super().log_metrics(metrics, step)
+                self.broken = False
 
 
 def _send_results(logger: WandbLogger, folder: Path) -> None:

@@ -65,7 +65,3 @@ class Record:
         seconds = (datetime.now(UTC) - self._start).total_seconds()
         self.content["seconds_total"] = round(self._before + seconds, 2)
         write_json(self.folder / RECORD, self.content)
-
-    def finish(self, status: str, reason: str | None = None) -> None:
-        """Write how the run ended: "finished", "interrupted", "diverged" or "failed"."""
-        self.update(status=status, stop_reason=reason, finished=now())

@@ -21,7 +21,7 @@ from msmlff.analysis.tables import error_table_view, start_page
 from msmlff.app.config import check_values
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
 from msmlff.app.prepare import Prepared, door_notes, prepare_run
-from msmlff.app.record import Record, read_record, write_json
+from msmlff.app.record import Record, now, read_record, write_json
 from msmlff.app.runtime import (
     DTYPES,
     PeakMemory,
@@ -183,6 +183,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     if config.gate:
         check_forces(run_.model, run_.train)
     loggers = make_loggers(config.logger, folder, config, resume)
+    ended = {"status": "failed"}
     try:
         where = Run(folder, config.seed, device, resume, loggers, console=console)
         result = fit(run_.model, run_.train, run_.val, run_.spec, where)
@@ -190,13 +191,16 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
                       peak_memory_mb=memory.mb(), **result.figures)  # fmt: skip
         save_model(result.model, folder / "model.safetensors", _model_record(record.content))
         _test(run_, result, folder, device, console)
-        record.finish("finished", "stopped early: no better score" if result.stopped_early else None)
+        ended = {"status": "finished", "finished": now()}
+        if result.stopped_early:
+            ended["stop_reason"] = "stopped early: no better score"
         if config.report:
-            write_report(folder)
+            write_report(folder, ended)
         send_results(loggers, folder)
     finally:
         record.update()  # the time it took, however it ended
-        close_loggers(loggers, record.content["status"])
+        close_loggers(loggers, ended["status"])
+    record.update(**ended)  # last: a run called finished has everything
     _say_where(folder, config, console)
 
 
@@ -213,6 +217,7 @@ def _clear(folder: Path) -> None:
         "*.npz",
         "*_metrics.json",
         "model.safetensors",
+        "wandb_id.txt",
     ):
         for path in folder.glob(pattern):
             path.unlink()
