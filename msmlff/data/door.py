@@ -83,7 +83,7 @@ class Door:
     """Checks of every frame that comes in.
 
     Attributes:
-        atomic_numbers: elements the model knows; None: any.
+        atomic_numbers: elements the model knows; None: any. Isolated atoms may be of others.
         min_distance: Å, shortest allowed distance; None: half the sum of the covalent radii (H-H 0.31 Å).
         max_force: eV/Å, largest allowed force on an atom.
         require: labels every frame must have: "energy", "forces", "stress". An isolated atom needs its energy
@@ -186,7 +186,7 @@ class Door:
         wrong = [int(z) for z in np.unique(frame.numbers) if not 1 <= z < len(chemical_symbols)]
         if wrong:
             yield "unknown_species", f"atomic numbers {wrong} do not exist"
-        elif self.atomic_numbers is not None:
+        elif self.atomic_numbers is not None and not is_isolated_atom(frame):
             foreign = sorted(set(frame.numbers.tolist()) - set(self.atomic_numbers))
             if foreign:
                 known = ", ".join(chemical_symbols[z] for z in self.atomic_numbers)

@@ -9,19 +9,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from msmlff.data import store as store_module
 from msmlff.data.array_folder import default_cache_dir, file_sha256
+from msmlff.data.configuration import Configuration
 from msmlff.data.door import DEFECTS, Door, DoorReport, check_shared
 from msmlff.data.formats import LabelKeys, read_frames
+from msmlff.data.reference_energies import isolated_energies
 from msmlff.data.splits import split_by_group, split_in_blocks
 from msmlff.data.store import FrameStore, Progress
 from msmlff.errors import InputError
 
-READER_VERSION = 4
+READER_VERSION = 5
 """Part of the key under which parsed files are cached: raise it when a reader or a check changes."""
 
 _PARTS: dict[str, tuple[str, ...]] = {"train": ("pool", "train"), "val": ("val", "valid"), "test": ("test",)}
@@ -90,9 +91,9 @@ class Pool:
 
     Attributes:
         name: of the pool.
-        train: the pool itself, isolated atoms left out.
+        train: the pool itself.
         val, test: the other parts; None where there is none.
-        isolated: isolated atoms of all files, for reference energies; None where there are none.
+        isolated: the isolated atoms of all files, left out of the parts; None where there are none.
         reports: what the door saw, by part.
         spec: how it was read.
     """
@@ -130,23 +131,25 @@ def load_pool(spec: PoolSpec, cache_dir: Path | str | None = None, progress: Pro
 
     Raises:
         InputError: files that are absent or cannot be read, defects that the door finds, a group key that no
-            frame has, elements of val or test that the pool lacks, frames shared between parts.
+            frame has, elements of val or test that the pool lacks, frames shared between parts, isolated
+            atoms of one element with different energies.
     """
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
     sources = _sources(spec)
     reports: dict[str, DoorReport] = {}
     stores: dict[str, FrameStore] = {}
+    isolated: list[Configuration] = []
     for part in ("train", "val", "test"):
-        if sources[part]:
-            door = _door(spec, stores["train"].atomic_numbers if part != "train" else None)
-            stores[part], reports[part] = _stored(sources[part], spec.keys, door, cache, progress)
-    isolated: list[Any] = []
-    for part, whole in stores.items():
+        if not sources[part]:
+            continue
+        door = _door(spec, stores["train"].atomic_numbers if part != "train" else None)
+        whole, reports[part] = _stored(sources[part], spec.keys, door, cache, progress)
         alone = whole.isolated
-        isolated += [whole[int(i)] for i in np.flatnonzero(alone)] if part == "train" else []
+        isolated += whole.subset(np.flatnonzero(alone))
         stores[part] = whole.subset(np.flatnonzero(~alone)) if alone.any() else whole
         if len(stores[part]) == 0:
             raise InputError(f"{sources[part][0]}: the file holds isolated atoms only")
+    isolated_energies(isolated)  # raises where they disagree
     _check_groups(spec, stores["train"])
     stores = _with_missing_parts(spec, stores)
     check_shared(stores, spec.allow)

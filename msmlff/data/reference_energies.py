@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 
-from msmlff.data.configuration import is_isolated_atom
+from msmlff.data.configuration import Configuration, is_isolated_atom
 from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
 
@@ -65,8 +65,8 @@ def reference_energies(
             energies to fit, an unknown source.
     """
     elements = sorted(set(store.atomic_numbers) | set(must_cover))
-    in_store = _isolated_atoms(store)
-    kept_apart = _isolated_atoms(isolated) if isolated is not None else {}
+    in_store = isolated_energies(store)
+    kept_apart = isolated_energies(isolated) if isolated is not None else {}
     found = {z: energy for z, (energy, _) in (kept_apart | in_store).items()}
     if isinstance(source, Mapping):
         values, name = _given(source), "given"
@@ -93,21 +93,26 @@ def reference_energies(
     return ReferenceEnergies(values, name, rmse, mean, tuple(sorted(ids)))
 
 
-def _isolated_atoms(store: FrameStore) -> dict[int, tuple[float, list[int]]]:
-    """Energy and frame ids of the labelled single-atom frames, by atomic number."""
+def isolated_energies(frames: Sequence[Configuration]) -> dict[int, tuple[float, list[int]]]:
+    """Energy (eV) of the labelled isolated atoms and their places in ``frames``, by atomic number.
+
+    Raises:
+        InputError: two atoms of one element that differ by more than 1 meV.
+    """
     atoms: dict[int, tuple[float, list[int]]] = {}
-    for i in np.flatnonzero((store.num_atoms == 1) & np.isfinite(store.energy)):
-        frame = store[int(i)]
-        if not is_isolated_atom(frame):
+    alone = frames.isolated if isinstance(frames, FrameStore) else [is_isolated_atom(f) for f in frames]
+    for i in np.flatnonzero(alone).tolist():
+        frame = frames[i]
+        if not np.isfinite(frame.energy):
             continue
         z = int(frame.numbers[0])
         energy, ids = atoms.setdefault(z, (frame.energy, []))
         if abs(frame.energy - energy) > 1e-3:
             raise InputError(
                 f"{frame.source}: the isolated {chemical_symbols[z]} atom has {frame.energy:.6f} eV, another "
-                f"has {energy:.6f} eV ({store[ids[0]].source}): keep one"
+                f"has {energy:.6f} eV ({frames[ids[0]].source}): keep one"
             )
-        ids.append(int(i))
+        ids.append(i)
     return atoms
 
 

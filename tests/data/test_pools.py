@@ -117,6 +117,33 @@ def test_isolated_atoms_are_kept_apart(tmp_path) -> None:
     assert e0s.values == {1: -13.6, 8: -2041.0}
 
 
+def _atom(z: int, energy: float) -> Configuration:
+    return Configuration(np.array([z]), np.zeros((1, 3)), energy=energy, forces=np.zeros((1, 3)))
+
+
+def test_isolated_atoms_of_all_files_are_collected(folder) -> None:
+    write_frames(folder / "pool.xyz", [_atom(1, -13.6), *_frames(20, 0)])
+    write_frames(folder / "val.xyz.gz", [*_frames(5, 1), _atom(8, -2041.0), _atom(1, -13.6)])
+    write_frames(folder / "test.extxyz", [_atom(16, -10.0), *_frames(6, 2)])
+    pool = _load(folder)
+    assert [len(part) for part in pool.parts.values()] == [20, 5, 6]
+    assert pool.atomic_numbers == (1, 8)
+    e0s = reference_energies(pool.train, "isolated", pool.isolated, pool.atomic_numbers)
+    assert e0s.values == {1: -13.6, 8: -2041.0}
+    write_frames(folder / "test.extxyz", [*_frames(6, 2), _atom(8, -2040.9)])
+    with pytest.raises(
+        InputError, match=r"test\.extxyz:6: the isolated O atom .* \(.*val\.xyz\.gz:5\): keep"
+    ):
+        _load(folder)
+
+
+def test_an_isolated_atom_does_not_teach_its_element(folder) -> None:
+    write_frames(folder / "pool.xyz", [_atom(16, -10.0), *_frames(20, 0)])
+    write_frames(folder / "test.extxyz", _frames(3, 2, numbers=(1, 1, 16)))
+    with pytest.raises(InputError, match=r"test\.extxyz:0: S is unknown to the model, which knows H, O"):
+        _load(folder)
+
+
 def test_the_group_key_may_be_any_value_of_the_frame(folder) -> None:
     pool = _load(folder, keys=LabelKeys(group="step"))
     assert pool.val.group.tolist() == ["0", "1", "2", "3", "4"]
