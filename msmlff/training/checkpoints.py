@@ -102,8 +102,7 @@ class RunCheckpoints(Checkpoint):
         temporary = path.with_suffix(".writing")
         try:
             trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                os.replace(temporary, path)
+            os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise MSMLFFError(

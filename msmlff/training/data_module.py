@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msmlff.data.batch import Batch
@@ -56,14 +55,10 @@ class StepStream(Sampler[list[int]]):
     Its length is ``steps`` whatever ``start`` is, because Lightning counts on from the step it resumes at.
     """
 
-    def __init__(
-        self, batches: BudgetBatchSampler, steps: int, start: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, batches: BudgetBatchSampler, steps: int, start: int) -> None:
         self.batches = batches
         self.steps = steps
         self.start = start
-        self.rank = rank
-        self.world = world
 
     def __len__(self) -> int:
         return self.steps
@@ -72,10 +67,7 @@ class StepStream(Sampler[list[int]]):
         step, epoch = 0, 0
         while step < self.steps:
             self.batches.set_epoch(epoch)
-            order = list(self.batches)
-            # every rank gets the same number of batches; a short epoch repeats its first ones
-            order += order[: -len(order) % self.world]
-            for batch in order[self.rank :: self.world]:
+            for batch in self.batches:
                 if step >= self.steps:
                     return
                 if step >= self.start:
@@ -145,21 +137,12 @@ class FrameDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        rank, world = _rank_and_world()
         batches = self.sampler(self.train, self.spec.batch, shuffle=True)
-        return self._loader(self.train, StepStream(batches, self.spec.steps, self.start_step, rank, world))
+        return self._loader(self.train, StepStream(batches, self.spec.steps, self.start_step))
 
     def val_dataloader(self) -> DataLoader | list:
         return self.evaluation_loader(self.val) if self.val is not None else []
 
     def evaluation_loader(self, frames: FrameSet) -> DataLoader:
-        """Every frame once, in order, over all ranks."""
-        rank, world = _rank_and_world()
-        batches = list(self.sampler(frames, self.spec.validation_batch, shuffle=False))
-        return self._loader(frames, batches[rank::world])
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+        """Every frame once, in order."""
+        return self._loader(frames, list(self.sampler(frames, self.spec.validation_batch, shuffle=False)))

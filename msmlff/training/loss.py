@@ -1,4 +1,4 @@
-"""Losses on energy per atom, forces and stress: NaN-masked, weighted, scheduled, globally normalised."""
+"""Losses on energy per atom, forces and stress: NaN-masked, weighted, scheduled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from msmlff.data.batch import Batch
@@ -122,7 +121,7 @@ class Loss:
         return parts
 
     def _mean(self, target: str, error: Tensor, weight: Tensor) -> Tensor:
-        """Weighted mean over the labelled entries of all ranks (gradients are averaged over ranks later)."""
+        """Weighted mean over the labelled entries."""
         labelled = torch.isfinite(error)
         error = torch.where(labelled, error, torch.zeros_like(error))
         term = self.spec.term(target)
@@ -134,12 +133,8 @@ class Loss:
             values = torch.nn.functional.huber_loss(
                 error, torch.zeros_like(error), delta=term.delta, reduction="none"
             )
-        world = 1
-        count = (labelled * (weight > 0)).sum().to(values.dtype)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
-            world = dist.get_world_size()
-        return world * (weight * values).sum() / count.clamp_min(1)
+        count = (labelled * (weight > 0)).sum()
+        return (weight * values).sum() / count.clamp_min(1)
 
 
 def _check_stage(stage: LossStage, available: Sequence[str]) -> None:

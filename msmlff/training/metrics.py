@@ -1,11 +1,10 @@
-"""Validation errors as running sums, on the device, summed over ranks once at the end."""
+"""Validation errors as running sums, on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from msmlff.data.batch import Batch
@@ -45,11 +44,8 @@ class ErrorSums:
         """
         if self.sums is None:
             return {}
-        sums = self.sums.clone()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
         out: dict[str, float] = {}
-        for target, (square, absolute, count) in zip(self.targets, sums.tolist(), strict=True):
+        for target, (square, absolute, count) in zip(self.targets, self.sums.tolist(), strict=True):
             if count > 0:
                 out[f"{NAMES[target]}_rmse"] = MILLI * (square / count) ** 0.5
                 out[f"{NAMES[target]}_mae"] = MILLI * absolute / count

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 ERRORS = [f"{t}_{m}" for t in ("energy", "force", "stress") for m in ("rmse", "mae")]
 COLUMNS = (
@@ -49,11 +48,9 @@ class MetricsFile(Logger):
     def version(self) -> str:
         return ""
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The configuration is in config.yaml."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from msmlff.data.batch import Batch
 from msmlff.models.base import ForceField
 from msmlff.training.divergence import DivergenceGuard
-from msmlff.training.ema import averaged_model
+from msmlff.training.ema import averaged_copy, update_average
 from msmlff.training.loss import TARGETS, Loss
 from msmlff.training.metrics import ErrorSums, relative_score
 from msmlff.training.optim import build_optimizer, build_schedule, warmup_factor
@@ -43,7 +43,7 @@ class ForceFieldModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self.ema = averaged_model(model, spec.ema_decay) if spec.ema_decay is not None else None
+        self.ema = averaged_copy(model) if spec.ema_decay is not None else None
         self.spec = spec
         self.available = available
         self.loss = Loss(spec.loss, available)
@@ -62,7 +62,7 @@ class ForceFieldModule(pl.LightningModule):
     @property
     def eval_model(self) -> nn.Module:
         """The averaged model where there is one, else the raw one."""
-        return self.ema.module if self.ema is not None else self.model
+        return self.ema if self.ema is not None else self.model
 
     @property
     def progress(self) -> float:
@@ -94,8 +94,8 @@ class ForceFieldModule(pl.LightningModule):
             for group in self.optimizers().param_groups:  # type: ignore[union-attr]
                 group["lr"] = self.spec.optimizer.lr * warmup_factor(self.global_step, self.spec.schedule)
         super().optimizer_step(*args, **kwargs)
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
+        if self.ema is not None and self.spec.ema_decay is not None:
+            update_average(self.ema, self.model, self.global_step, self.spec.ema_decay)
 
     def on_validation_epoch_start(self) -> None:
         self.guard.check()

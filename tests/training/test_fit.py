@@ -137,7 +137,7 @@ def test_the_shipped_weights_are_the_averaged_ones_of_the_best_step(
     result = fit(make_model(), *frame_sets, SPEC, run(run_folder))
     state = read_checkpoint(run_folder / "checkpoints" / BEST)["state_dict"]
     for name, value in result.model.state_dict().items():
-        assert torch.equal(value, state[f"ema.module.{name}"])
+        assert torch.equal(value, state[f"ema.{name}"])
     raw = [state[f"model.{name}"] for name in result.model.state_dict()]
     assert any(not torch.equal(a, b) for a, b in zip(raw, result.model.state_dict().values(), strict=True))
 
