@@ -117,19 +117,23 @@ def versions() -> dict[str, str]:
     return {"msmlff": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
-def git_revision(folder: Path = Path(__file__).parent) -> str:
-    """The checkout's commit, with "+" where files differ from it; "" outside a checkout."""
+def git_revision(file: Path = Path(__file__)) -> str:
+    """The commit of the checkout that ``file`` belongs to, with "+" where files differ from it.
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
+    "" outside a checkout, also where another repository merely has the installed package below it.
+    """
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(file.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
+        if git("ls-files", "--error-unmatch", file.name) is None:
+            return ""
+        head = git("rev-parse", "--short=12", "HEAD") or ""
         return head + ("+" if head and git("status", "--porcelain", "--untracked-files=no") else "")
-    except OSError:
+    except OSError:  # no git here
         return ""
 
 

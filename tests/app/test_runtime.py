@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from msmlff.app import runtime
-from msmlff.app.runtime import PeakMemory, command_line
+from msmlff.app.runtime import PeakMemory, command_line, git_revision
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak can be reset on Linux alone")
@@ -49,3 +51,29 @@ def test_command_can_be_pasted(
 ) -> None:
     monkeypatch.setattr("sys.argv", [program])
     assert shlex.split(command_line(command, ["data.budget=5", "tags=[a b]"])) == shlex.split(line)
+
+
+def test_revision_of_another_repository_is_not_ours(tmp_path: Path) -> None:
+    """An environment with the package installed, inside the checkout of somebody's project."""
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", "-C", tmp_path, *identity, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    file = tmp_path / "package" / "runtime.py"
+    file.parent.mkdir()
+    file.write_text("1\n")
+    assert git_revision(file) == ""
+    git("init")
+    (tmp_path / "theirs.txt").write_text("x")
+    git("add", "theirs.txt")
+    git("commit", "-m", "theirs")
+    assert git_revision(file) == ""
+    git("add", "package/runtime.py")
+    git("commit", "-m", "ours")
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert git_revision(file) == head
+    file.write_text("2\n")
+    assert git_revision(file) == head + "+"
