@@ -32,6 +32,7 @@ from msmlff.app.runtime import (
     shown_path,
     versions,
 )
+from msmlff.app.settings import check_unchanged, deciding
 from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.files import save_model
 from msmlff.training.checkpoints import LAST, Interrupted, read_checkpoint
@@ -72,23 +73,30 @@ def resume_job(folder: Path) -> dict[str, Any]:
     """Continue the run in ``folder`` where its last checkpoint was written.
 
     Raises:
-        InputError: no run there, a finished one, or no checkpoint; the folder is left as it is.
+        InputError: no run there, a finished one, no checkpoint, or one of another configuration; the folder
+            is left as it is.
     """
     folder = folder.resolve()
     if not (folder / CONFIG).is_file():
         raise InputError(f"resume={folder}: no {CONFIG} there; give the folder of a run")
     if read_record(folder).get("status") == "finished":
         raise InputError(f"resume={folder}: that run is finished; its report is {folder / 'report.html'}")
-    read_checkpoint(folder / "checkpoints" / LAST)
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
+    check_unchanged(config, read_checkpoint(folder / "checkpoints" / LAST)["settings"], f"{folder / CONFIG}")
     line = command_line("train", list(config.overrides))
     return run_guarded(lambda console: run(config, folder, console, resume=True), folder, line)
 
 
 def _earlier_job(config: DictConfig, folder: Path) -> str:
     """ "finished", "resumable" or "" for what a sweep finds in a job's folder."""
-    if not (folder / CONFIG).is_file() or OmegaConf.load(folder / CONFIG) != config:
+    if not (folder / CONFIG).is_file():
+        return ""
+    earlier = OmegaConf.load(folder / CONFIG)
+    assert isinstance(earlier, DictConfig)
+    if deciding(earlier) != deciding(config):
+        return ""
+    if OmegaConf.select(earlier, "pool.path") != OmegaConf.select(config, "pool.path"):
         return ""
     status = read_record(folder).get("status")
     if status in ("finished", "diverged"):  # bit for bit, a diverged run would diverge again
@@ -141,8 +149,8 @@ def run_guarded(
 
 def _note_end(folder: Path, command: str, status: str, message: str) -> None:
     """Put the end into the record, also where the run failed before it had one; report what there is."""
-    if not folder.is_dir():
-        return
+    if not folder.is_dir() or read_record(folder).get("status") == "finished":
+        return  # the message is about that run, which stays as it is
     record = {"command": command, **read_record(folder)}
     write_json(folder / "record.json", {**record, "status": status, "stop_reason": message})
     if (folder / "metrics.csv").is_file():
@@ -185,7 +193,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     loggers = make_loggers(config.logger, folder, config, resume)
     ended = {"status": "failed"}
     try:
-        where = Run(folder, config.seed, device, resume, loggers, console=console)
+        where = Run(folder, config.seed, device, resume, deciding(config), loggers, console=console)
         result = fit(run_.model, run_.train, run_.val, run_.spec, where)
         record.update(steps=result.steps, best_step=result.best_step, best_score=result.best_score,
                       peak_memory_mb=memory.mb(), **result.figures)  # fmt: skip
@@ -207,7 +215,10 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
 def _clear(folder: Path) -> None:
     """Take away what an earlier run left in the folder: nothing of it may pass for this run's."""
     if read_record(folder).get("status") == "finished":
-        raise InputError(f"{folder} holds a finished run: name another hydra.run.dir, or delete the folder")
+        raise InputError(
+            f"{shown_path(folder)} holds a finished run: name another folder (hydra.run.dir=FOLDER, for a "
+            "sweep hydra.sweep.dir=FOLDER), or delete this one"
+        )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     for pattern in (

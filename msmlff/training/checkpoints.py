@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,11 +39,13 @@ class RunCheckpoints(Checkpoint):
     Args:
         folder: the checkpoints folder.
         seconds: time between two writes of last.ckpt.
+        settings: written into each checkpoint as "settings".
     """
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, seconds: float, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.seconds = seconds
+        self.settings = settings
         self.best_score = float("inf")
         self.best_step = -1
         self.signal: int | None = None
@@ -109,6 +112,11 @@ class RunCheckpoints(Checkpoint):
                 f"could not write {path}: {error}. The one before it is kept; make room and continue with "
                 f"resume={self.folder.parent}"
             ) from error
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["settings"] = dict(self.settings)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore_handlers()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Run:
         seed: of the batch order.
         device: "auto", "cpu" or "cuda".
         resume: continue from ``checkpoints/last.ckpt``.
+        settings: kept in the checkpoints, for the caller to compare when it resumes.
         loggers: Lightning loggers.
         callbacks: further Lightning callbacks.
         console: where progress is shown.
@@ -53,6 +54,7 @@ class Run:
     seed: int = 0
     device: str = "auto"
     resume: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
     loggers: Sequence[Logger] = ()
     callbacks: Sequence[Callback] = ()
     console: Console | None = None
@@ -135,7 +137,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     """
     if len(train) == 0 or len(val) == 0:
         raise InputError("training and validation both need at least one frame")
-    checkpoints = RunCheckpoints(run.folder / "checkpoints", spec.checkpoint_seconds)
+    checkpoints = RunCheckpoints(run.folder / "checkpoints", spec.checkpoint_seconds, run.settings)
     start_step = int(read_checkpoint(checkpoints.last)["global_step"]) if run.resume else 0
     module = ForceFieldModule(
         model,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from emt_pool import emt_frames
 
+from msmlff.app import cli
 from msmlff.data.formats import write_frames
 
 TINY = [
@@ -28,6 +29,7 @@ TINY = [
 ]
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Main = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
@@ -98,5 +100,22 @@ def msmlff(environment: dict[str, str]) -> Command:
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def main(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
+    """``python train.py`` in this process, with a small run in the folder ``run`` unless the arguments
+    resume one; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MSMLFF_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["train.py"])
+        monkeypatch.setattr("msmlff.app.train.exit_code", 0)
+        if arguments and arguments[0].startswith("resume="):
+            return cli.main(["train", *arguments])
+        return cli.main(["train", *tiny, "hydra.run.dir=run", *arguments])
 
     return run

@@ -10,20 +10,10 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from msmlff.app import cli, loggers, train
+from msmlff.app import loggers, train
 from msmlff.app.record import read_record
 
 Main = Callable[..., int]
-
-
-@pytest.fixture
-def main(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
-    """``python train.py`` with a small run in the folder ``run``; returns the exit code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MSMLFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.setattr(train, "exit_code", 0)
-    return lambda *overrides: cli.main(["train", *tiny, "hydra.run.dir=run", *overrides])
 
 
 def test_a_run_called_finished_has_everything(
