@@ -21,7 +21,7 @@ from msmlff.data.packing import BatchBudget
 from msmlff.data.statistics import dataset_statistics
 from msmlff.data.store import FrameStore
 from msmlff.labeling.labeler import one_thread
-from msmlff.models import MACE
+from msmlff.models import MACE, MACEArchitecture
 from msmlff.models.files import load_model, save_model
 from msmlff.simulation import BatchedLangevin, LangevinSettings
 from msmlff.training.data_module import FrameSet
@@ -80,17 +80,15 @@ def train(
     sets = [FrameSet.at_cutoff(part, plan.cutoff) for part in (training, held_out)]
     if previous is None:
         statistics = dataset_statistics(training, sets[0].neighbors, [plan.cutoff], {1: e0})
-        model = MACE(
-            atomic_numbers=[1],
-            e0s=[e0],
+        architecture = MACEArchitecture(
             cutoff=plan.cutoff,
             channels=plan.channels,
             l_max=plan.l_max,
             radial_mlp=plan.radial_mlp,
             correlation=plan.correlation,
             layers=plan.layers,
-            statistics=statistics,
         )
+        model = MACE([1], [e0], architecture, statistics)
         steps, lr = plan.train_steps[0], 0.02
     else:
         model = load_model(previous)

@@ -20,8 +20,9 @@ from msmlff.data.batch import Batch
 from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
+from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
-from msmlff.models import MACE
+from msmlff.models import MACE, MACEArchitecture
 from msmlff.models.import_mace import mace_input, mace_modules
 from msmlff.nn.e3nn_import import o3
 
@@ -98,17 +99,16 @@ def make_batches(setting: Setting) -> tuple[Batch, Batch, tuple[int, ...], float
 
 
 def _our_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
-    return MACE(
-        numbers,
-        [0.0] * len(numbers),
-        setting.cutoff,
+    architecture = MACEArchitecture(
+        cutoff=setting.cutoff,
         l_max=setting.l_max,
         channels=setting.channels,
         hidden_l_max=setting.hidden_l_max,
         correlation=setting.correlation,
         layers=setting.layers,
-        statistics={"neighbors": [neighbors], "shift": [0.0] * len(numbers), "scale": 1.0},
     )
+    zeros = (0.0,) * len(numbers)
+    return MACE(numbers, zeros, architecture, Statistics((neighbors,), zeros, 1.0))
 
 
 def _their_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:

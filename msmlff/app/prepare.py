@@ -24,7 +24,7 @@ from msmlff.distill.run import distill, write_distillation
 from msmlff.distill.selection import Selection
 from msmlff.distill.selector import Selector
 from msmlff.errors import InputError
-from msmlff.models.base import ForceField
+from msmlff.models import MSMACE, ForceField, build_model
 from msmlff.training.data_module import FrameSet
 from msmlff.training.fit import available_labels
 from msmlff.training.specs import TrainingSpec
@@ -121,7 +121,7 @@ def choose(
 
 def _build_model(
     config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype
-) -> ForceField:
+) -> MSMACE:
     """The model with random weights of ``config.seed`` and the statistics of the chosen frames."""
     numbers = tuple(sorted(e0s.values))
     lacking = [chemical_symbols[z] for z in numbers if z not in chosen.atomic_numbers]
@@ -131,22 +131,17 @@ def _build_model(
             f"of the pool have: "
             "raise data.budget or choose another selector"
         )
+    architecture = build(config.model, "model")
+    cutoffs = [scale.cutoff for scale in architecture.scales]
+    statistics = dataset_statistics(chosen, NeighborCache(chosen, max(cutoffs)), cutoffs, e0s.values)
     torch.manual_seed(config.seed)
-    blank = build(config.model, "model", atomic_numbers=numbers, e0s=e0s.values)
-    neighbors = NeighborCache(chosen, blank.cutoff)
-    statistics = dataset_statistics(chosen, neighbors, blank.scale_cutoffs, e0s.values)
-    torch.manual_seed(config.seed)
-    model = build(config.model, "model", atomic_numbers=numbers, e0s=e0s.values, statistics=statistics)
-    return model.to(dtype)
+    return build_model(architecture, numbers, e0s.values, statistics).to(dtype)
 
 
-def _model_facts(model: ForceField) -> dict[str, Any]:
-    settings = model.config()
-    statistics = settings.get("statistics") or {}
-    neighbors = statistics.get("neighbors", [])
+def _model_facts(model: MSMACE) -> dict[str, Any]:
     scales = [
-        {key: scale[key] for key in ("cutoff", "channels", "l_max")} | {"neighbors": n}
-        for scale, n in zip(settings.get("scales", []), neighbors, strict=False)
+        {"cutoff": scale.cutoff, "channels": scale.channels, "l_max": scale.l_max, "neighbors": neighbors}
+        for scale, neighbors in zip(model.architecture.scales, model.statistics.neighbors, strict=True)
     ]
     return {
         "name": type(model).__name__,

@@ -164,23 +164,22 @@ class UntrainedMACE(ModelDescriptor):
         import torch
 
         from msmlff.data.statistics import Statistics
-        from msmlff.models.msmace import MSMACE, Scale
+        from msmlff.models import MACE, MACEArchitecture
 
+        architecture = MACEArchitecture(
+            cutoff=self.cutoff,
+            l_max=self.l_max,
+            channels=self.channels,
+            correlation=self.correlation,
+            layers=self.layers,
+        )
         species = frames.atomic_numbers
         statistics = Statistics((_mean_neighbors(frames, self.cutoff),), (0.0,) * len(species), 1.0)
         state, default = torch.get_rng_state(), torch.get_default_dtype()
         try:
             torch.default_generator.manual_seed(self.seed)
             torch.set_default_dtype(torch.float32)
-            model = MSMACE(
-                atomic_numbers=species,
-                e0s=[0.0] * len(species),
-                scales=[Scale(self.cutoff, self.channels, self.l_max)],
-                channels=self.channels,
-                correlation=self.correlation,
-                layers=self.layers,
-                statistics=statistics,
-            )
+            model = MACE(species, [0.0] * len(species), architecture, statistics)
         finally:
             torch.set_rng_state(state)
             torch.set_default_dtype(default)

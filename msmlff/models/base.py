@@ -81,7 +81,7 @@ class ForceField(nn.Module, ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """JSON-able ``_target_`` and every constructor argument."""
+        """All that ``model_from_config`` needs, as JSON takes it: architecture, species, E0s, statistics."""
 
     def forward(
         self, batch: Batch, *, forces: bool = True, stress: bool = False, create_graph: bool | None = None

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import msmlff
-from msmlff import models
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
+from msmlff.models.build import model_from_config
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "msmlff"
 _UNITS = {"energy": "eV", "length": "angstrom", "force": "eV/angstrom", "stress": "eV/angstrom^3"}
 
@@ -104,7 +104,10 @@ def load_model(
         InputError: as ``read_header``; or weights that do not fit the architecture the file names.
     """
     header = read_header(path)
-    model = _build(header, path)
+    try:
+        model: ForceField = model_from_config(header.get("model") or {})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
@@ -114,22 +117,3 @@ def load_model(
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: damaged, its weights do not fit its architecture ({error})") from error
     return model.to(device=device, dtype=dtype).eval()
-
-
-def _build(header: Mapping[str, Any], path: str | Path) -> ForceField:
-    config = dict(header.get("model") or {})
-    target = str(config.pop("_target_", ""))
-    prefix, _, name = target.rpartition(".")
-    known = [n for n in models.__all__ if _is_model(getattr(models, n))]
-    if prefix != models.__name__ or name not in known:
-        raise InputError(f"{path}: holds a {target!r}; this version knows {', '.join(known)}")
-    try:
-        model = getattr(models, name)(**config)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged, {target} cannot be made from its header ({error})") from error
-    assert isinstance(model, ForceField)
-    return model
-
-
-def _is_model(item: Any) -> bool:
-    return isinstance(item, type) and issubclass(item, ForceField) and item is not ForceField

@@ -23,6 +23,7 @@ from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
+from msmlff.models.architecture import MACEArchitecture
 from msmlff.models.mace import MACE
 from msmlff.nn.convolution import ScaleConvolution
 from msmlff.nn.coupling import coupling_paths, symmetric_part
@@ -73,8 +74,7 @@ def convert_mace(module: nn.Module, source: str = "mace-torch model") -> MACE:
     """
     mace = mace_modules()
     try:
-        config = _config(module, mace, source)
-        model = MACE(**config)
+        model = _blank(module, mace, source)
         dtype = next(module.parameters()).dtype
         model.to(torch.float64)
         with torch.no_grad():
@@ -109,8 +109,8 @@ def _unsupported(source: str, reason: str) -> InputError:
     return InputError(f"{source}: {reason}; what can be converted is {_SUPPORTED}")
 
 
-def _config(module: Any, mace: Any, source: str) -> dict[str, Any]:
-    """Constructor arguments of the equal MACE."""
+def _blank(module: Any, mace: Any, source: str) -> MACE:
+    """The equal MACE, its weights not yet copied."""
     if type(module) not in (mace.MACE, mace.ScaleShiftMACE):
         raise _unsupported(source, f"the model is a {type(module).__name__}")
     residual_first = _check_blocks(module, mace, source)
@@ -130,23 +130,22 @@ def _config(module: Any, mace: Any, source: str) -> dict[str, Any]:
         scale, shift = module.scale_shift.scale.item(), module.scale_shift.shift.item()
     layers = len(module.interactions)
     readout_hidden = module.readouts[-1].hidden_irreps.dim if layers > 1 else 16
-    return {
-        "atomic_numbers": numbers,
-        "e0s": e0s,
-        "cutoff": float(module.r_max),
-        "l_max": max(ir.l for _, ir in first.edge_attrs_irreps),
-        "channels": channels,
-        "hidden_l_max": hidden_l_max,
-        "correlation": correlations.pop(),
-        "layers": layers,
-        "num_bessel": len(basis.bessel_weights),
-        "cutoff_power": int(module.radial_embedding.cutoff_fn.p),
-        "radial_mlp": first.conv_tp_weights.hs[1:-1],
-        "readout_hidden": readout_hidden,
-        "statistics": Statistics((neighbors.pop(),), (shift,) * len(numbers), scale),
-        "shift": "constant" if shift else "none",
-        "residual_first": residual_first,
-    }
+    architecture = MACEArchitecture(
+        cutoff=float(module.r_max),
+        l_max=max(ir.l for _, ir in first.edge_attrs_irreps),
+        channels=channels,
+        hidden_l_max=hidden_l_max,
+        correlation=correlations.pop(),
+        layers=layers,
+        num_bessel=len(basis.bessel_weights),
+        cutoff_power=int(module.radial_embedding.cutoff_fn.p),
+        radial_mlp=tuple(first.conv_tp_weights.hs[1:-1]),
+        readout_hidden=readout_hidden,
+        shift="constant" if shift else "none",
+        residual_first=residual_first,
+    )
+    statistics = Statistics((neighbors.pop(),), (shift,) * len(numbers), scale)
+    return MACE(numbers, e0s, architecture, statistics)
 
 
 def _check_blocks(module: Any, mace: Any, source: str) -> bool:
@@ -183,7 +182,7 @@ def _irreps(irreps: Any, source: str) -> tuple[int, int]:
 
 
 def _copy_weights(model: MACE, module: Any) -> None:
-    species, channels = len(model.atomic_numbers), model.channels
+    species, channels = len(model.atomic_numbers), model.architecture.channels
     model.embedding.copy_(module.node_embedding.linear.weight.view(species, channels))
     layers: Any = model.layers
     for ours, block, product in zip(layers, module.interactions, module.products, strict=True):

@@ -25,9 +25,9 @@ from msmlff.distill.descriptors import (
     UntrainedMACE,
 )
 from msmlff.errors import InputError
+from msmlff.models import MSMACE, MSMACEArchitecture, Scale
 from msmlff.models.files import save_model
 from msmlff.models.import_mace import mace_input
-from msmlff.models.msmace import MSMACE, Scale
 
 SMALL = UntrainedMACE(cutoff=3.0, channels=4, l_max=2, device="cpu")
 
@@ -86,7 +86,8 @@ def test_numbers_are_those_of_the_descriptor_version(tmp_path: Path) -> None:
     )
     scales = [Scale(2.0, 3, 2, (4,)), Scale(3.5, 2, 1, (4,))]
     statistics = Statistics((3.0, 15.0), (0.0, 0.0), 1.0)
-    model = MSMACE([1, 8], [0.0, 0.0], scales, channels=2, hidden_l_max=1, statistics=statistics).double()
+    architecture = MSMACEArchitecture(scales=scales, channels=2, hidden_l_max=1)
+    model = MSMACE([1, 8], [0.0, 0.0], architecture, statistics).double()
     with torch.no_grad():
         for i, weight in enumerate(model.parameters()):
             weight.copy_(torch.sin(torch.arange(weight.numel(), dtype=torch.float64) + i).view_as(weight))
@@ -140,7 +141,8 @@ def saved(path: Path, numbers: list[int], seed: int = 0) -> MSMACE:
     torch.manual_seed(seed)
     scales = [Scale(2.5, 4, 2), Scale(4.0, 2, 1)]
     statistics = Statistics((3.0, 6.0), (0.0,) * len(numbers), 1.0)
-    model = MSMACE(numbers, [0.0] * len(numbers), scales, channels=4, layers=1, statistics=statistics)
+    architecture = MSMACEArchitecture(scales=scales, channels=4, layers=1)
+    model = MSMACE(numbers, [0.0] * len(numbers), architecture, statistics)
     path.parent.mkdir(exist_ok=True)
     save_model(model, path, {})
     return model

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+import yaml
 from physics import E0S, SPECIES, ForceFieldContract, evaluate
 from systems import crystal, ethanol, hydrogen, make_batch
 
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
-from msmlff.models import MACE, MSMACE, Scale
+from msmlff.models import MACE, MSMACE, MACEArchitecture, MSMACEArchitecture, Scale, build_model
 
 SHORT = {"cutoff": 2.6, "channels": 8, "l_max": 3, "radial_mlp": [8, 8]}
 LONG = {"cutoff": 4.4, "channels": 4, "l_max": 1, "radial_mlp": [6, 8]}
 
 
+def one_scale(
+    cutoff: float, l_max: int, channels: int, radial_mlp: tuple[int, ...], **more
+) -> MACEArchitecture:
+    return MACEArchitecture(cutoff=cutoff, l_max=l_max, channels=channels, radial_mlp=radial_mlp, **more)
+
+
 class TestMACE(ForceFieldContract):
     def make_model(self) -> MACE:
         statistics = Statistics((9.0,), (-1.0, -2.0, -3.0), 0.8)
-        return MACE(SPECIES, E0S, 4.0, l_max=2, channels=6, radial_mlp=[8, 8], statistics=statistics)
+        return MACE(SPECIES, E0S, one_scale(4.0, 2, 6, (8, 8)), statistics)
 
 
 class TestMSMACE(ForceFieldContract):
     def make_model(self) -> MSMACE:
         statistics = Statistics((6.0, 15.0), (-1.0, -2.0, -3.0), 0.8)
-        return MSMACE(SPECIES, E0S, [SHORT, LONG], channels=6, hidden_l_max=1, statistics=statistics)
+        architecture = MSMACEArchitecture(scales=(SHORT, LONG), channels=6, hidden_l_max=1)
+        return MSMACE(SPECIES, E0S, architecture, statistics)
 
 
 class TestThreeScales(ForceFieldContract):
@@ -33,17 +45,16 @@ class TestThreeScales(ForceFieldContract):
     def make_model(self) -> MSMACE:
         middle = Scale(3.5, 5, 0, (8,))
         statistics = Statistics((15.0, 10.0, 6.0), (0.0, 0.0, 0.0), 1.0)
-        scales = [LONG, middle, {**SHORT, "l_max": 2}]
-        return MSMACE(
-            SPECIES, E0S, scales, channels=6, layers=3, correlation=2, merge="sum", statistics=statistics
-        )
+        scales = (LONG, middle, {**SHORT, "l_max": 2})
+        architecture = MSMACEArchitecture(scales=scales, channels=6, layers=3, correlation=2, merge="sum")
+        return MSMACE(SPECIES, E0S, architecture, statistics)
 
 
 def test_one_scale_is_mace() -> None:
     torch.manual_seed(0)
-    mace = MACE([1], [0.0], 3.0, l_max=2, channels=8, radial_mlp=[8]).double()
+    mace = MACE([1], [0.0], one_scale(3.0, 2, 8, (8,))).double()
     scale = {"cutoff": 3.0, "channels": 8, "l_max": 2, "radial_mlp": [8]}
-    one = MSMACE([1], [0.0], [scale], channels=8).double()
+    one = MSMACE([1], [0.0], MSMACEArchitecture(scales=(scale,), channels=8)).double()
     one.load_state_dict(mace.state_dict())
     frame = hydrogen()
     assert torch.equal(evaluate(one, frame).forces, evaluate(mace, frame).forces)
@@ -51,7 +62,7 @@ def test_one_scale_is_mace() -> None:
 
 def test_training_after_features_in_inference_mode() -> None:
     torch.manual_seed(0)
-    model = MACE([1], [0.0], 3.0, l_max=2, channels=4, radial_mlp=[4]).double()
+    model = MACE([1], [0.0], one_scale(3.0, 2, 4, (4,))).double()
     batch = make_batch(model, hydrogen())
     with torch.inference_mode():
         model.features(batch)
@@ -64,7 +75,7 @@ def test_training_after_features_in_inference_mode() -> None:
 def test_long_scale_takes_the_short_edges_too() -> None:
     """With its only neighbour below the short cutoff, an atom still depends on the long scale's weights."""
     torch.manual_seed(0)
-    model = MSMACE(SPECIES, E0S, [SHORT, LONG], channels=6).double()
+    model = MSMACE(SPECIES, E0S, MSMACEArchitecture(scales=(SHORT, LONG), channels=6)).double()
     frame = hydrogen(2, box=20.0)
     frame = type(frame)(frame.numbers, torch.tensor([[0.0, 0, 0], [0.8, 0, 0]]).double().numpy())
     before = evaluate(model, frame).energy
@@ -80,17 +91,16 @@ def test_shift_is_the_whole_one_inside_matter(shift: str, expected: float) -> No
     for value in (0.0, -2.5):
         torch.manual_seed(0)
         statistics = Statistics((20.0,), (value,) * 3, 1.0)
-        model = MACE(
-            SPECIES, E0S, 5.0, channels=4, l_max=1, radial_mlp=[8], statistics=statistics, shift=shift
-        )
+        model = MACE(SPECIES, E0S, one_scale(5.0, 1, 4, (8,), shift=shift), statistics)
         energies.append(evaluate(model.double(), crystal()).energy.item())
     assert energies[1] - energies[0] == pytest.approx(-2.5 * 8 * expected, rel=1e-3)
 
 
 def test_merge_mean_is_half_the_sum_before_the_product() -> None:
     torch.manual_seed(0)
-    mean = MSMACE(SPECIES, E0S, [SHORT, LONG], channels=4, layers=1, correlation=1).double()
-    total = MSMACE(SPECIES, E0S, [SHORT, LONG], channels=4, layers=1, correlation=1, merge="sum").double()
+    architecture = MSMACEArchitecture(scales=(SHORT, LONG), channels=4, layers=1, correlation=1)
+    mean = MSMACE(SPECIES, E0S, architecture).double()
+    total = MSMACE(SPECIES, E0S, replace(architecture, merge="sum")).double()
     total.load_state_dict(mean.state_dict())
     e0 = sum(E0S[z] for z in ethanol().numbers.tolist())
     interaction = [evaluate(m, ethanol()).energy.item() - e0 for m in (mean, total)]
@@ -98,22 +108,69 @@ def test_merge_mean_is_half_the_sum_before_the_product() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"merge": "max"}, r"model\.merge is 'max'; choose one of mean, sum"),
+        ({"shift": "average"}, r"model\.shift is 'average'"),
+        ({"hidden_l_max": 4}, r"model\.hidden_l_max is 4, above .* of 3"),
+        ({"layers": 0}, r"model\.layers is 0; it must be a whole number of at least 1"),
+        ({"channels": "many"}, r"model\.channels is 'many'"),
+        ({"num_bessel": 8.0}, r"model\.num_bessel is 8\.0"),
+        ({"residual_first": "no"}, r"model\.residual_first is 'no'; write true or false"),
+        (
+            {"scales": [SHORT, {"cutoff": 3.0, "channel": 8, "l_max": 1}]},
+            r"model\.scales\[1\] is .*keys are cutoff",
+        ),
+        ({"scales": []}, r"model\.scales is empty"),
+        ({"scales": [{**SHORT, "cutoff": -1.0}]}, r"model\.scales\[0\]\.cutoff is -1\.0; .* Å"),
+        ({"scales": [LONG, {**SHORT, "radial_mlp": []}]}, r"model\.scales\[1\]\.radial_mlp is \[\]"),
+        ({"scales": [{**SHORT, "radial_mlp": [8, 0]}]}, r"model\.scales\[0\]\.radial_mlp is 0"),
+    ],
+)
+def test_bad_keys_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MSMACEArchitecture(**{"scales": (SHORT, LONG), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cutoff": 0}, r"model\.cutoff is 0"),
+        ({"l_max": -1}, r"model\.l_max"),
+        ({"hidden_l_max": 4}, "hidden_l_max"),
+    ],
+)
+def test_bad_keys_of_one_scale_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MACEArchitecture(**{"cutoff": 3.0, **change})
+
+
+@pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"merge": "max"}, "model.merge"),
-        ({"shift": "average"}, "model.shift"),
-        ({"hidden_l_max": 4}, "hidden_l_max"),
-        ({"layers": 0}, "layers"),
-        ({"scales": [{"cutoff": 3.0, "channel": 8, "l_max": 1}]}, "channel"),
-        ({"scales": []}, "cutoffs"),
-        ({"scales": [{**SHORT, "cutoff": -1.0}]}, "cutoff"),
-        ({"scales": [{**SHORT, "radial_mlp": []}]}, "radial_mlp"),
         ({"atomic_numbers": [8, 1]}, "ascending"),
         ({"e0s": {1: 0.0}}, "e0s"),
         ({"statistics": Statistics((1.0,), (0.0,), 1.0)}, "statistics"),
     ],
 )
-def test_bad_input_is_named(change: dict[str, object], named: str) -> None:
-    arguments: dict[str, object] = {"atomic_numbers": SPECIES, "e0s": E0S, "scales": [SHORT, LONG]}
+def test_bad_arguments_are_named(change: dict[str, Any], named: str) -> None:
+    arguments = {
+        "atomic_numbers": SPECIES,
+        "e0s": E0S,
+        "architecture": MSMACEArchitecture(scales=(SHORT, LONG)),
+    }
     with pytest.raises(InputError, match=named):
-        MSMACE(**{**arguments, **change})  # type: ignore[arg-type]
+        MSMACE(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("kind", [MACEArchitecture, MSMACEArchitecture])
+def test_files_of_the_configuration_have_every_key(kind: type) -> None:
+    """conf/model: what a user can set is what the architecture has."""
+    name = kind.__name__.removesuffix("Architecture")
+    keys = yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / f"{name.lower()}.yaml").read_text())
+    assert keys.pop("_target_") == f"msmlff.models.{kind.__name__}"
+    assert sorted(keys) == sorted(f.name for f in fields(kind))
+    architecture = kind(**keys)
+    model = build_model(architecture, [1], [0.0])
+    assert type(model).__name__ == name
+    assert model.architecture == architecture

@@ -13,7 +13,7 @@ from systems import hydrogen
 
 import msmlff
 from msmlff.errors import InputError
-from msmlff.models import MACE, MSMACE
+from msmlff.models import MACE, MSMACE, MACEArchitecture, MSMACEArchitecture
 from msmlff.models.files import load_model, read_header, save_model
 
 RECORD = {"label_level": "GFN1-xTB", "data_hash": "00ff", "git_revision": "abc"}
@@ -25,7 +25,7 @@ def make_model() -> MSMACE:
         {"cutoff": 2.5, "channels": 4, "l_max": 2, "radial_mlp": [8]},
         {"cutoff": 4, "channels": 2, "l_max": 0},
     ]
-    return MSMACE([1], {1: -13.6}, scales, channels=4)
+    return MSMACE([1], {1: -13.6}, MSMACEArchitecture(scales=scales, channels=4))
 
 
 def rewrite(path: Path, **changes: object) -> None:
@@ -50,14 +50,14 @@ def test_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
 
 
 def test_header_says_what_the_model_is(tmp_path: Path) -> None:
-    model = MACE([1, 8], {1: -1.0, 8: -2.0}, 3.0, channels=4, l_max=1)
+    model = MACE([1, 8], {1: -1.0, 8: -2.0}, MACEArchitecture(cutoff=3.0, channels=4, l_max=1))
     header = read_header(save_model(model, tmp_path / "m.safetensors", RECORD))
     assert header["record"] == RECORD
     assert header["e0s"] == {"1": -1.0, "8": -2.0}
     assert header["cutoffs"] == [3.0]
     assert header["version"] == msmlff.__version__
     assert header["units"]["energy"] == "eV"
-    assert header["model"]["_target_"] == "msmlff.models.MACE"
+    assert header["model"]["architecture"]["_target_"] == "msmlff.models.MACEArchitecture"
 
 
 def test_foreign_files(tmp_path: Path) -> None:
@@ -88,19 +88,25 @@ def test_other_format_version(tmp_path: Path) -> None:
 
 def test_only_models_of_this_package_are_made(tmp_path: Path) -> None:
     path = save_model(make_model(), tmp_path / "m.safetensors", RECORD)
-    for target in ("os.system", "msmlff.models.ForceField", "msmlff.models.files.load_model", ""):
-        rewrite(path, model={"_target_": target})
+    for target in ("os.system", "msmlff.models.MACE", "msmlff.models.files.load_model", "", None):
+        rewrite(path, model={"architecture": {"_target_": target}})
         with pytest.raises(InputError, match="this version knows"):
             load_model(path)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     path = save_model(make_model(), tmp_path / "m.safetensors", RECORD)
-    rewrite(path, model={**make_model().config(), "channels": 5})
-    with pytest.raises(InputError, match="damaged"):
-        load_model(path)
-    rewrite(path, model={**make_model().config(), "channels": "many"})
-    with pytest.raises(InputError, match="damaged"):
+    config = make_model().config()
+    for change, message in (
+        ({"channels": 5}, "damaged"),
+        ({"channels": "many"}, r"m\.safetensors: model\.channels is 'many'"),
+        ({"colour": 1}, r"m\.safetensors: .*unknown keys: .*colour"),
+    ):
+        rewrite(path, model={**config, "architecture": {**config["architecture"], **change}})
+        with pytest.raises(InputError, match=message):
+            load_model(path)
+    rewrite(path, model={key: value for key, value in config.items() if key != "statistics"})
+    with pytest.raises(InputError, match=r"m\.safetensors: .*incomplete.*statistics"):
         load_model(path)
 
 

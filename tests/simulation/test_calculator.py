@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
-from msmlff.models import MACE
+from msmlff.models import MACE, MACEArchitecture
 from msmlff.sampling import random_packing
 from msmlff.simulation import BatchedLangevin, LangevinSettings, MSMLFFCalculator
 
@@ -16,7 +16,9 @@ from msmlff.simulation import BatchedLangevin, LangevinSettings, MSMLFFCalculato
 def model() -> MACE:
     torch.manual_seed(0)
     return (
-        MACE([1, 8], [-1.0, -2.0], cutoff=2.5, channels=4, l_max=2, correlation=2, layers=2).double().eval()
+        MACE([1, 8], [-1.0, -2.0], MACEArchitecture(cutoff=2.5, channels=4, l_max=2, correlation=2, layers=2))
+        .double()
+        .eval()
     )
 
 

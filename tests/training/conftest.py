@@ -11,7 +11,7 @@ from emt_pool import E0S, emt_frames
 
 from msmlff.data.statistics import dataset_statistics
 from msmlff.data.store import FrameStore
-from msmlff.models import MSMACE
+from msmlff.models import MSMACE, MSMACEArchitecture
 from msmlff.training.data_module import FrameSet
 
 
@@ -40,9 +40,8 @@ def make_model(frame_sets: tuple[FrameSet, FrameSet]) -> Callable[..., MSMACE]:
         ]
         statistics = dataset_statistics(train.frames, train.neighbors, [3.2, 4.0], E0S)
         torch.manual_seed(seed)
-        return MSMACE((13, 29), E0S, scales, channels=8, correlation=2, layers=2, statistics=statistics).to(
-            dtype
-        )
+        architecture = MSMACEArchitecture(scales=scales, channels=8, correlation=2, layers=2)
+        return MSMACE((13, 29), E0S, architecture, statistics).to(dtype)
 
     return make
 
