@@ -113,3 +113,25 @@ def test_a_finished_run_is_not_written_over(
     assert "run holds a finished run: name another folder (hydra.run.dir=FOLDER" in err
     assert "or delete this one" in err
     assert (tmp_path / "run" / "record.json").read_bytes() == before
+
+
+def test_an_interrupted_sweep_is_taken_up_where_it_stopped(
+    main: Main, stop_at: Callable[[int | None], None], tmp_path: Path
+) -> None:
+    sweep = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}", "report=false")
+    stop_at(10)
+    with pytest.raises(SystemExit) as end:
+        main(*sweep)
+    assert end.value.code == 130
+    first, second = tmp_path / "sweep" / "1", tmp_path / "sweep" / "2"
+    assert read_record(first)["status"] == "interrupted"
+    assert not second.exists()
+    stop_at(None)
+    started = read_record(first)["started"]
+    assert main(*sweep) == 0
+    assert main("hydra.run.dir=whole", "report=false") == 0
+    assert weights(first) == weights(tmp_path / "whole")
+    assert (first / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+    assert read_record(first)["started"] == started
+    assert read_record(second)["status"] == "finished"
+    assert weights(second) != weights(first)

@@ -6,14 +6,17 @@ import csv
 import json
 import os
 import signal
+import struct
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from msmlff.data.store import FrameStore
@@ -165,12 +168,68 @@ def test_sweep(train: Command, tiny: list[str], tmp_path: Path) -> None:
     assert times == {f: (f / "model.safetensors").stat().st_mtime_ns for f in times}
 
 
-def test_wandb_offline(train: Command, tiny: list[str], tmp_path: Path) -> None:
-    done = train([*tiny, "logger=wandb", "hydra.run.dir=run", "report=false"], tmp_path)
+def wandb_records(file: Path) -> Iterator[Any]:
+    """The records of an offline run's file: a LevelDB log (blocks of 32 kB, chunks with 7 bytes of header)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, message = file.read_bytes(), 7, b""
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        message += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # a whole message, or the last part of one
+            yield Record.FromString(message)
+            message = b""
+
+
+def test_weights_and_biases_gets_one_finished_run_for_each_job(
+    train: Command, tiny: list[str], tmp_path: Path
+) -> None:
+    sweep = ["-m", "seed=1,2", "logger=wandb", "report=false", "hydra.sweep.dir=sweep"]
+    done = train([*tiny, *sweep, "hydra.sweep.subdir=${seed}"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert len(runs) == 1
-    assert next(iter(runs[0].glob("*.wandb"))).stat().st_size > 1000
+    ids = set()
+    for job in ("1", "2"):
+        (file,) = (tmp_path / "sweep" / job / "wandb").glob("offline-run-*/*.wandb")
+        records = list(wandb_records(file))
+        (run,) = {r.run.run_id for r in records if r.HasField("run")}
+        ids.add(run)
+        assert [r.exit.exit_code for r in records if r.HasField("exit")] == [0]
+        logged = {item.nested_key[0] if item.nested_key else item.key
+                  for r in records if r.HasField("history") for item in r.history.item}  # fmt: skip
+        assert {"train/loss", "val/force_rmse", "test/parity", "test/force_rmse"} <= logged
+        assert "model" in [r.artifact.type for r in records if r.HasField("artifact")]
+    assert len(ids) == 2
+
+
+def test_help_lists_every_group_and_choice(train: Command, repository: Path, tmp_path: Path) -> None:
+    done = train(["--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    for group in ("model", "pool", "data", "descriptor", "training", "logger", "experiment"):
+        choices = sorted(p.stem for p in (repository / "conf" / group).glob("*.yaml"))
+        assert f"{group}: {', '.join(choices)}" in done.stdout
+    assert "python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_distill_is_its_own(msmlff: Command, tmp_path: Path) -> None:
+    done = msmlff(["distill", "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "msmlff distill [GROUP=CHOICE ...] [KEY=VALUE ...]" in done.stdout
+    assert "train.py" not in done.stdout
+
+
+def test_the_configuration_is_shown_and_nothing_started(
+    train: Command, tiny: list[str], tmp_path: Path
+) -> None:
+    done = train([*tiny, "seed=7", "--cfg", "job", "--resolve"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = OmegaConf.create(done.stdout)
+    assert (shown.seed, shown.data.name, shown.model.channels) == (7, "cpd_12", 8)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
