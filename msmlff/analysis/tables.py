@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import ROUNDED, SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from rich.text import Text
 from msmlff.analysis.run_folder import group_label, model_label
 
 NOTHING = "—"
+WIDE = 100  # columns from which panels stand beside each other
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -109,31 +111,53 @@ def start_page(record: Mapping[str, Any], notes: Sequence[str] = ()) -> Renderab
     model, data = record.get("model", {}), record.get("data", {})
     name = model_label(str(model.get("name", "force field")))
     head = Text.assemble((name, "bold"), " on ", (str(data.get("pool", "a pool without a name")), "bold"))
-    page = Table.grid(expand=True, padding=(0, 1, 0, 0))
-    page.add_column(ratio=1)
-    page.add_column(ratio=1)
-    page.add_row(*_panels({"Data": _data_rows(data), "Model": _model_rows(model)}))
-    page.add_row(*_panels({"Reference energies E0": _e0_rows(data), "Run": _machine_rows(record)}))
-    lines = [Text.assemble((" ! ", "bold yellow"), note) for note in notes]
-    return Group(head, page, *lines)
+    panels = (
+        ("Data", _data_rows(data)),
+        ("Model", _model_rows(model)),
+        ("Reference energies E0", _e0_rows(data)),
+        ("Run", _machine_rows(record)),
+    )
+    lines = Table.grid(padding=(0, 1))
+    for note in notes:
+        lines.add_row(Text(" !", style="bold yellow"), Text(note))
+    return Group(head, _Panels(panels), lines)
 
 
-def _panels(contents: Mapping[str, Sequence[tuple[str, str]]]) -> list[Panel]:
-    """Panels of one row of the page, equally high."""
-    height = 2 + max(len(rows) for rows in contents.values())
-    panels = []
-    for title, rows in contents.items():
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(
-            style="dim", no_wrap=True, min_width=max((len(label) for label, _ in rows), default=0)
-        )
-        grid.add_column(overflow="ellipsis", no_wrap=True)
-        for label, value in rows:
-            grid.add_row(label, Text(value))
-        panels.append(
-            Panel(grid, title=title, title_align="left", box=ROUNDED, border_style="blue", height=height)
-        )
-    return panels
+@dataclass(frozen=True)
+class _Panels:
+    """Titled lists of labels and values: two beside each other where the terminal is wide, else stacked."""
+
+    contents: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < WIDE:
+            yield from (_panel(title, _pairs(rows)) for title, rows in self.contents)
+            return
+        width = options.max_width // 2
+        for left, right in zip(self.contents[::2], self.contents[1::2], strict=True):
+            grids = [_pairs(rows) for _, rows in (left, right)]
+            inside = options.update_width(width - 4)
+            height = 2 + max(len(console.render_lines(grid, inside)) for grid in grids)
+            row = Table.grid()
+            row.add_row(
+                *(_panel(t, g, width, height) for (t, _), g in zip((left, right), grids, strict=True))
+            )
+            yield row
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in rows:
+        grid.add_row(label, Text(value))
+    return grid
+
+
+def _panel(title: str, content: Table, width: int | None = None, height: int | None = None) -> Panel:
+    return Panel(
+        content, title=title, title_align="left", box=ROUNDED, border_style="blue", width=width, height=height
+    )
 
 
 def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """What the tables show in a terminal 100 columns wide."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from msmlff.analysis.errors import error_table
 from msmlff.analysis.tables import error_table_view, figure, start_page
 
 
-def shown(renderable) -> str:
-    console = Console(record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
+def shown(renderable, width: int = 100) -> str:
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
 
@@ -81,3 +82,22 @@ def test_start_page_holds_what_a_run_begins_with():
 
 def test_start_page_of_a_record_that_has_just_begun():
     assert "force field" in shown(start_page({"command": "python train.py"}))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_start_page_cuts_nothing_off(width):
+    record = fake_record()
+    device = "CPU, 2 threads (Intel(R) Xeon(R) Platinum 8581C CPU @ 2.30GHz)"
+    source = "least squares over the labels of the 200 chosen frames of the pool, in float64"
+    note = "train: duplicate 12 times, first: pool_1.02.extxyz:128 repeats frame 4 of the same file"
+    record |= {"device": device, "data": {**record["data"], "e0_source": source}}
+    lines = shown(start_page(record, notes=[note]), width).splitlines()
+    assert max(map(len, lines)) <= width
+    columns = [line.strip("│").split("│")[-1] for line in lines]
+    words = " ".join(" ".join(columns).split())
+    for piece in (device, note):
+        assert piece in words
+    left = [line.strip("│").split("│")[0] for line in lines]
+    assert source in " ".join(" ".join(left).split())
+    beside = any("Data" in line and "Model" in line for line in lines)
+    assert beside == (width >= 100)

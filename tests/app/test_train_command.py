@@ -169,7 +169,7 @@ def test_sweep(train: Command, tiny: list[str], tmp_path: Path) -> None:
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
-    """The records of an offline run's file: a LevelDB log (blocks of 32 kB, chunks with 7 bytes of header)."""
+    """The records of an offline run's file: a LevelDB log of 32 kB blocks, chunks with 7 bytes of header."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     content, at, message = file.read_bytes(), 7, b""
