@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ase.data import chemical_symbols, covalent_radii
 from msmlff.data.configuration import Configuration, is_isolated_atom, shape_problem
 from msmlff.data.fingerprint import CopyFinder, FingerprintIndex, geometry_fingerprint, same_geometry
 from msmlff.data.label_checks import MagnitudeCheck, WorkCheck
-from msmlff.data.neighbors import edge_vectors, neighbor_list
+from msmlff.data.neighbors import edge_vectors, is_flat, neighbor_list
 from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
 
@@ -33,9 +33,10 @@ DEFECTS = (
 )
 """Defects that are errors unless allowed or dropped."""
 
-WARNINGS = ("net_force", "force_magnitude")
+WARNINGS = ("net_force", "force_magnitude", "stress_without_volume")
 """Oddities that are counted and reported, never errors."""
 
+_NO_VOLUME = "a stress label is left out: stress is defined where all three directions are periodic"
 _UNUSABLE = ("shape", "nan_geometry", "zero_volume", "unknown_species")
 _OF_THE_SET = ("force_sign", "force_units")
 
@@ -50,12 +51,14 @@ class DoorReport:
         counts: number of frames (or, for force_sign, force_units and force_magnitude, of checks) with each
             defect that was allowed or dropped, and with each warning.
         examples: for each of them the first message, with file and frame index.
+        not_checked: checks of the whole set that could not be made, with the reason.
     """
 
     frames: int = 0
     kept: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
+    not_checked: dict[str, str] = field(default_factory=dict)
 
     def add(self, defect: str, message: str) -> None:
         """Counts a defect; the first message of a kind is kept."""
@@ -66,7 +69,8 @@ class DoorReport:
     def summary(self) -> str:
         """One line."""
         found = ", ".join(f"{name} {count}" for name, count in self.counts.items())
-        return f"{self.kept} of {self.frames} frames kept; {found or 'nothing to report'}"
+        skipped = "".join(f"; {name} not checked: {reason}" for name, reason in self.not_checked.items())
+        return f"{self.kept} of {self.frames} frames kept; {found or 'nothing to report'}{skipped}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as a JSON-able dictionary."""
@@ -125,6 +129,8 @@ class Door:
     def watch(self, frames: Iterable[Configuration], report: DoorReport) -> Iterator[Configuration]:
         """The frames that pass, while ``report`` is filled; nothing is held in memory but fingerprints.
 
+        A stress label of a frame that is not periodic in all directions is taken away, and counted.
+
         Raises:
             InputError: at the first defect that is not allowed or dropped; the message names file and frame.
         """
@@ -132,6 +138,9 @@ class Door:
         with closing(CopyFinder()) as seen:
             for frame in frames:
                 report.frames += 1
+                if not np.all(frame.pbc) and frame.stress is not None and not np.isnan(frame.stress).all():
+                    report.add("stress_without_volume", f"{frame.source}: {_NO_VOLUME}")
+                    frame = replace(frame, stress=None)
                 if not self._passes(frame, seen, report):
                     continue
                 report.kept += 1
@@ -141,7 +150,10 @@ class Door:
                 if message:
                     report.add("net_force", message)
                 yield frame
-        for defect, message in work.verdict():
+        defect, message = work.verdict()
+        if defect == "not_checked":
+            report.not_checked["forces against energies"] = message
+        elif defect:
             self._judge(defect, message, report)
         for message in magnitude.verdict():
             report.add("force_magnitude", message)
@@ -172,7 +184,7 @@ class Door:
         for name in ("positions", "cell"):
             if not np.isfinite(getattr(frame, name)).all():
                 yield "nan_geometry", f"NaN or infinite values in the {name}"
-        if _periodic_volume(frame) < 1e-6:
+        if is_flat(frame.cell, frame.pbc):
             yield "zero_volume", "the frame is periodic but its cell has no volume"
         yield from self._species(frame)
         yield from self._labels(frame)
@@ -298,11 +310,3 @@ def _isolated_and_fingerprints(frames: Sequence[Configuration]) -> tuple[np.ndar
         return frames.isolated, frames.fingerprints
     alone = [is_isolated_atom(f) for f in frames]
     return np.array(alone, bool), np.array([geometry_fingerprint(f) for f in frames])
-
-
-def _periodic_volume(frame: Configuration) -> float:
-    """Volume, area or length that the periodic lattice vectors span; infinite if there is none."""
-    vectors = frame.cell[np.asarray(frame.pbc, bool)]
-    if len(vectors) == 0:
-        return float("inf")
-    return float(np.sqrt(max(np.linalg.det(vectors @ vectors.T), 0.0)))

@@ -33,7 +33,7 @@ class WorkCheck:
 
     Along a trajectory dE = -(F1 + F2)/2 . dx up to third order in dx. A negative slope of dE against the work
     is a sign error, a slope far from 1 a unit error. Only steps below 0.15 Å within one cell and group count;
-    where there are fewer than ten, nothing is said.
+    where there are fewer than ten, there is no verdict.
     """
 
     def __init__(self) -> None:
@@ -56,12 +56,17 @@ class WorkCheck:
             self._pairs.append((work, frame.energy - last.energy))
             self._source = self._source or frame.source
 
-    def verdict(self) -> Iterator[tuple[str, str]]:
-        """At most one defect of the whole set: ("force_sign" or "force_units", message)."""
+    def verdict(self) -> tuple[str, str]:
+        """("force_sign" or "force_units", message), ("not_checked", reason), or ("", "") if all is well."""
         pairs = np.array([p for p in self._pairs if np.isfinite(p).all()]).reshape(-1, 2)
+        if len(pairs) < MIN_PAIRS:
+            return "not_checked", (
+                f"{len(pairs)} steps between consecutive frames of a group are below {MAX_STEP} Å, "
+                f"{MIN_PAIRS} are needed"
+            )
+        if (pairs.std(axis=0) == 0).any():
+            return "not_checked", "energies or forces are the same in all frames"
         work, change = pairs.T
-        if len(pairs) < MIN_PAIRS or np.std(work) == 0 or np.std(change) == 0:
-            return
         correlation = float(np.corrcoef(work, change)[0, 1])
         slope = float(np.sum(work * change) / np.sum(work**2))
         found = (
@@ -69,9 +74,14 @@ class WorkCheck:
             f"differences are {slope:.3g} times the work of the forces"
         )
         if correlation < -0.5:
-            yield "force_sign", f"{found}: the forces have the wrong sign"
-        elif correlation > 0.9 and not 0.7 < slope < 1.4:
-            yield "force_units", f"{found}, not 1: {unit_hint(slope)}"
+            return "force_sign", f"{found}: the forces have the wrong sign"
+        if correlation <= 0.9:
+            return "not_checked", (
+                f"energy differences of {len(pairs)} small steps between consecutive frames correlate by "
+                f"{correlation:.2f} with the work of the forces, too little to judge (noise, or labels of "
+                "different calculations)"
+            )
+        return ("", "") if 0.7 < slope < 1.4 else ("force_units", f"{found}, not 1: {unit_hint(slope)}")
 
 
 class MagnitudeCheck:

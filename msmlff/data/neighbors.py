@@ -45,7 +45,8 @@ def neighbor_list(
         threads: threads of the search; the result does not depend on it.
 
     Raises:
-        InputError: a periodic direction without a lattice vector, positions that are not finite, cutoff <= 0.
+        InputError: a periodic direction without a lattice vector, periodic lattice vectors in one plane or
+            line, positions that are not finite, cutoff <= 0.
     """
     positions, cell, periodic = checked_geometry(positions, cell, pbc, cutoff)
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=threads)
@@ -96,4 +97,15 @@ def checked_geometry(
         raise InputError(
             f"the frame is periodic along {axes} but has no such lattice vector: set the cell or pbc"
         )
+    if is_flat(cell, periodic):
+        raise InputError("the frame is periodic but its lattice vectors span no volume: set the cell or pbc")
     return positions, cell, periodic
+
+
+def is_flat(cell: np.ndarray, pbc: np.ndarray) -> bool:
+    """Whether the periodic lattice vectors depend linearly on each other (to one part in a million)."""
+    vectors = np.asarray(cell, np.float64)[np.asarray(pbc, bool)]
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not lengths.all():
+        return True
+    return len(vectors) > 0 and float(np.linalg.svd(vectors / lengths[:, None])[1].min()) < 1e-6

@@ -22,7 +22,7 @@ from msmlff.data.splits import split_by_group, split_in_blocks
 from msmlff.data.store import FrameStore, Progress
 from msmlff.errors import InputError
 
-READER_VERSION = 5
+READER_VERSION = 6
 """Part of the key under which parsed files are cached: raise it when a reader or a check changes."""
 
 _PARTS: dict[str, tuple[str, ...]] = {"train": ("pool", "train"), "val": ("val", "valid"), "test": ("test",)}

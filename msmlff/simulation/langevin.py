@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ase.data import atomic_masses
 from ase.units import fs, kB
+from scipy.stats import chi2
 from torch import Tensor
 
 from msmlff.data.batch import Batch
@@ -32,7 +33,8 @@ class LangevinSettings:
         seed: of velocities and noise; with its replica id it fixes the random numbers of a replica.
         skin: Å, margin of the neighbour lists.
         min_distance: Å, a closer pair is a failure.
-        max_temperature: kinetic temperature that is a failure; None for 5 times ``temperature``.
+        max_temperature: kinetic temperature that is a failure; None for 5 times ``temperature``, or more for
+            few atoms (``temperature_limit``).
         device: where positions, velocities and the model are.
     """
 
@@ -55,10 +57,15 @@ class LangevinSettings:
         if self.max_temperature is None and self.temperature == 0:
             raise InputError("simulation.temperature=0 needs simulation.max_temperature")
 
-    @property
-    def temperature_limit(self) -> float:
-        """K, the kinetic temperature of a replica above which it has failed."""
-        return 5.0 * self.temperature if self.max_temperature is None else self.max_temperature
+    def temperature_limit(self, atoms: int) -> float:
+        """K, the kinetic temperature of a replica of so many atoms above which it has failed.
+
+        The kinetic energy of n atoms at equilibrium follows a chi-squared distribution of 3 n degrees of
+        freedom: the default limit is passed by chance once in 1e15 steps at the most.
+        """
+        if self.max_temperature is not None:
+            return self.max_temperature
+        return self.temperature * max(5.0, float(chi2.isf(1e-15, 3 * atoms)) / (3 * atoms))
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,8 @@ class BatchedLangevin:
         self._masses = torch.from_numpy(atomic_masses[numbers][:, None]).to(device)
         self._frame = torch.from_numpy(np.repeat(np.arange(len(frames)), counts)).to(device)
         self._count = torch.tensor(counts, dtype=torch.float64, device=device)
+        limits = [self.settings.temperature_limit(n) for n in counts]
+        self._limit = torch.tensor(limits, dtype=torch.float64, device=device)
         self._species = atom_species(frames, self.model.atomic_numbers).to(device)
         self._cell = torch.from_numpy(np.stack([f.cell for f in frames])).to(device)
         self._edges.reset(frames, self._ptr, torch.device(device))
@@ -247,7 +256,7 @@ class BatchedLangevin:
         not_finite = torch.zeros_like(self._count).index_add_(0, self._frame, broken.to(torch.float64)) > 0
         temperature = self._temperatures()
         close = self._shortest < self.settings.min_distance
-        hot = ~(temperature <= self.settings.temperature_limit)
+        hot = ~(temperature <= self._limit)
         bad = not_finite | close | hot
         if not bool(bad.any()):
             return

@@ -137,6 +137,20 @@ def test_labels_of_nan_alone_are_absent_ones(trajectory) -> None:
     assert from_ase(masked.to_ase()).stress is None
 
 
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False)])
+def test_stress_is_known_for_volumes_alone(pbc, trajectory) -> None:
+    slab = replace(trajectory[0], pbc=np.array(pbc), stress=np.eye(3))
+    report = DoorReport()
+    with pytest.warns(UserWarning, match=r"stress_without_volume \(1\): md\.xyz:0"):
+        (kept,) = Door().watch([slab], report)
+    assert kept.stress is None
+    assert report.counts == {"stress_without_volume": 1}
+    with pytest.raises(InputError, match=r"md\.xyz:0: the stress is missing"):
+        Door(require=("energy", "stress")).check([slab])
+    bulk_frame = replace(slab, pbc=np.ones(3, bool))
+    assert next(Door().watch([bulk_frame], DoorReport())).stress is not None
+
+
 def test_dense_hydrogen_passes_and_its_known_duplicate_is_found(reference_data) -> None:
     path = reference_data / "dense_hydrogen_pbe" / "test.extxyz.gz"
     with pytest.raises(InputError, match=r"test\.extxyz\.gz:48: the same geometry as .*:47"):
@@ -189,7 +203,13 @@ def test_a_trajectory_betrays_wrong_signs_and_units(energy, forces, defect, mess
 
 def test_unrelated_frames_are_not_judged_by_their_energy_differences(trajectory) -> None:
     scattered = _relabelled(trajectory[::7], forces=-1.0)
-    assert Door().check(scattered).kept == len(scattered)
+    report = Door().check(scattered)
+    assert report.kept == len(scattered)
+    assert "forces against energies not checked: 5 steps" in report.summary
+    assert Door().check(trajectory[::7]).not_checked.keys() == {"forces against energies"}
+    assert Door().check(trajectory).not_checked == {}
+    flat = Door(allow=("duplicate",)).check([replace(f, energy=0.0) for f in trajectory])
+    assert "the same in all frames" in flat.not_checked["forces against energies"]
 
 
 def test_wrapping_does_not_fool_the_trajectory_check(trajectory) -> None:
@@ -265,7 +285,7 @@ def test_copies_are_found_however_they_were_written(decimals, pbc, trajectory, t
 
 
 def test_geometries_are_the_same_within_the_tolerance_alone(trajectory) -> None:
-    frame = trajectory[0]
+    frame = replace(trajectory[0], stress=None)
     moved = frame.positions.copy()
     moved[3, 1] += 1.0
     shift = np.random.default_rng(0).integers(-3, 4, (8, 3)) @ frame.cell

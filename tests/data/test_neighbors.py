@@ -83,6 +83,14 @@ def test_threads_do_not_change_the_list() -> None:
         (np.array([[0, 0, np.nan]]), None, False, 3.0, "NaN"),
         (np.zeros((1, 3)), None, True, 3.0, "no such lattice vector"),
         (np.zeros((1, 3)), np.diag([3.0, 3.0, 0.0]), True, 3.0, "along c"),
+        (np.zeros((1, 3)), np.array([[3.0, 0, 0], [1, 2, 0], [4, 2, 0]]), True, 3.0, "span no volume"),
+        (
+            np.zeros((1, 3)),
+            np.array([[3.0, 0, 0], [6, 1e-7, 0], [0, 0, 3]]),
+            (1, 1, 0),
+            3.0,
+            "span no volume",
+        ),
         (np.zeros((1, 3)), None, False, 0.0, "cutoff"),
     ],
 )

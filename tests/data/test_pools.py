@@ -53,7 +53,7 @@ def test_parts_are_found_by_their_names(folder) -> None:
     assert {name: len(part) for name, part in pool.parts.items()} == {"train": 20, "val": 5, "test": 6}
     assert pool.atomic_numbers == (1, 8)
     assert pool.isolated is None
-    assert pool.reports["train"].summary == "20 of 20 frames kept; nothing to report"
+    assert pool.reports["train"].summary.startswith("20 of 20 frames kept; nothing to report; forces against")
     assert pool.train[3].source == f"{folder / 'pool.xyz'}:3"
 
 

@@ -170,6 +170,22 @@ def test_undefined_forces_and_heat_are_failures() -> None:
     assert md.step == step
 
 
+def test_equilibrium_of_few_atoms_is_no_failure() -> None:
+    """Single free atoms, newly drawn: the hottest of so many is far above five times the temperature."""
+    atom = Configuration(np.array([1]), np.zeros((1, 3)))
+    atoms = [atom] * 20000
+    settings = LangevinSettings(temperature=300.0, min_distance=0.0)
+    md = BatchedLangevin(Wells(1.0, atom.positions), atoms, settings)
+    assert max(md.temperatures().values()) > 5.5 * 300.0
+    assert md.failures == {}
+    assert settings.temperature_limit(1) < 30 * 300.0
+    assert settings.temperature_limit(100) == 5 * 300.0
+    hot = BatchedLangevin(
+        Wells(1.0, atom.positions), [atom], settings, velocities=[np.full((1, 3), 0.2)], replica_ids=[0]
+    )
+    assert hot.failures[0].reason == "temperature"
+
+
 def test_the_start_is_left_as_it_was() -> None:
     frame = packing(1)
     before = frame.positions.copy()
