@@ -173,7 +173,7 @@ def _data_facts(pool: Pool, spec: PoolSpec, chosen: FrameStore, e0s: ReferenceEn
 
 
 def door_notes(facts: dict[str, Any], spec: TrainingSpec) -> list[str]:
-    """Lines for the start page: what the door counted and could not check, which labels are there and not trained on."""
+    """Lines for the start page: what the door counted or could not check, labels that are not trained on."""
     notes = []
     for part, report in facts["data"]["door"].items():
         for defect, count in report["counts"].items():
