@@ -10,6 +10,7 @@ from msmlff.errors import InputError
 
 MERGES = ("mean", "sum")
 SHIFTS = ("environment", "constant", "none")
+NEIGHBOR_NORMS = ("mean", "sqrt")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Architecture:
         num_bessel: Bessel functions of the radial basis.
         cutoff_power: p of the polynomial cutoff.
         readout_hidden: hidden units of the last layer's readout.
+        neighbor_norm: what sums over n neighbours (on average) are divided by. "mean": n, as in MACE. "sqrt":
+            the square root of n, as in NequIP (arXiv 2101.03164), which keeps the variance of a sum of terms
+            of random sign. In dense matter, where n is large, all but the isotropic part of the messages, and
+            with them the many-body terms, start nearly at zero under "mean".
         shift: what the statistics' shift multiplies. "environment": 1 - exp(-sum_j f(r_ij)), f the cutoff of
             the shortest scale: one inside matter, and zero for an isolated atom, whose energy then is exactly
             its E0. "constant": one, as in mace-torch; an isolated atom then has E0 + shift. "none": no shift.
@@ -72,6 +77,7 @@ class Architecture:
     num_bessel: int = 8
     cutoff_power: int = 5
     readout_hidden: int = 16
+    neighbor_norm: str = "mean"
     shift: str = "environment"
     residual_first: bool = False
 
@@ -79,6 +85,7 @@ class Architecture:
         for key in ("channels", "correlation", "layers", "num_bessel", "cutoff_power", "readout_hidden"):
             _check_whole(f"model.{key}", getattr(self, key), 1)
         _check_whole("model.hidden_l_max", self.hidden_l_max, 0)
+        _check_choice("model.neighbor_norm", self.neighbor_norm, NEIGHBOR_NORMS)
         _check_choice("model.shift", self.shift, SHIFTS)
         if not isinstance(self.residual_first, bool):
             raise InputError(f"model.residual_first is {self.residual_first!r}; write true or false")

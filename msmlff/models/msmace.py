@@ -1,6 +1,7 @@
 """MS-MACE (Hu, Zhou, Jiang, arXiv 2312.09490): MACE whose A-basis sums messages of several ranges.
 
     A_s = Up_s( sum_j R_s(r_ij) Down_s(h_j) x Y(r_ij) ) / n_s      messages of scale s, edges below its cutoff
+                                                               (n_s: neighbours on average, or their root)
     A   = mean_s A_s   or   sum_s A_s
     h'  = Linear( SymmetricContraction(A) ) + Skip(h)
     E_i = E0 + scale * sum over layers of Readout(h')
@@ -69,8 +70,10 @@ class MSMACE(ForceField):
             RadialBasis(s.cutoff, architecture.num_bessel, architecture.cutoff_power) for s in scales
         )
         self.envelope = PolynomialCutoff(min(self.scale_cutoffs), architecture.cutoff_power)
+        power = 0.5 if architecture.neighbor_norm == "sqrt" else 1.0
+        norms = [n**power for n in self.statistics.neighbors]
         self.layers = nn.ModuleList(
-            _Layer(architecture, species, self.statistics.neighbors, i) for i in range(architecture.layers)
+            _Layer(architecture, species, norms, i) for i in range(architecture.layers)
         )
         readouts: list[nn.Module] = [LinearReadout(architecture.channels) for _ in self.layers]
         if len(readouts) > 1:
@@ -147,7 +150,7 @@ class _Layer(nn.Module):
         self,
         architecture: MSMACEArchitecture | MACEArchitecture,
         species: int,
-        neighbors: Sequence[float],
+        norms: Sequence[float],
         index: int,
     ) -> None:
         super().__init__()
@@ -160,7 +163,7 @@ class _Layer(nn.Module):
             ScaleConvolution(
                 channels, l_in, s.channels, s.l_max, self.l_max, architecture.num_bessel, s.radial_mlp, n
             )
-            for s, n in zip(scales, neighbors, strict=True)
+            for s, n in zip(scales, norms, strict=True)
         )
         self.product = SymmetricContraction(species, self.l_max, l_out, channels, architecture.correlation)
         self.linear = EquivariantLinear([channels] * (l_out + 1), [channels] * (l_out + 1))

@@ -31,7 +31,7 @@ def convolution_paths(l_hidden: int, l_edge: int, l_out: int) -> list[Path]:
 
 
 class ScaleConvolution(nn.Module):
-    """A_s = Up(Conv(Down(h), Y, R)) / n, the A-basis of one scale (MS-MACE, arXiv 2312.09490).
+    """A_s = Up(Conv(Down(h), Y, R)) / norm, the A-basis of one scale (MS-MACE, arXiv 2312.09490).
 
     Args:
         channels: channels of the features h and of the A-basis.
@@ -42,7 +42,7 @@ class ScaleConvolution(nn.Module):
         l_out: highest l of the A-basis.
         num_bessel: size of the radial basis.
         radial_mlp: hidden layers of the radial network.
-        neighbors: mean number of neighbours n.
+        norm: what the sums over neighbours are divided by, n or its square root.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class ScaleConvolution(nn.Module):
         l_out: int,
         num_bessel: int,
         radial_mlp: Sequence[int],
-        neighbors: float,
+        norm: float,
     ) -> None:
         super().__init__()
-        self.neighbors = float(neighbors)
+        self.norm = float(norm)
         self.paths = convolution_paths(l_hidden, l_edge, l_out)
         reached = [sum(p.l3 == l for p in self.paths) for l in range(l_out + 1)]
         reached = [n for n in reached if n]
@@ -92,4 +92,4 @@ class ScaleConvolution(nn.Module):
         else:
             table = self.down([features.unsqueeze(1)]).squeeze(1)
             sums = species_convolution(table, species, phi, weight, self.paths, edges)
-        return edges.blocks.unsort(self.up(sums) * (1.0 / self.neighbors))
+        return edges.blocks.unsort(self.up(sums) * (1.0 / self.norm))

@@ -12,19 +12,30 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from msmlff.errors import InputError
 
-OPTIMIZERS = ("adam", "amsgrad", "adamw")
+OPTIMIZERS = ("adam", "amsgrad", "adamw", "soap")
 SCHEDULES = ("constant", "cosine", "plateau")
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """name: adam, amsgrad (Adam with AMSGrad) or adamw. weight_decay acts on matrices, not on vectors."""
+    """Which optimiser.
+
+    Attributes:
+        name: adam, amsgrad (Adam with AMSGrad), adamw, or soap: Adam in the eigenbasis of Shampoo's
+            preconditioners (Vyas et al., arXiv 2409.11321), which pays where directions differ much in
+            curvature, as they do in a loss of forces.
+        lr: learning rate.
+        weight_decay: acts on matrices, not on vectors.
+        beta1, beta2: decay of the averages of the gradient and of its square.
+        precondition_every: soap alone: steps between two updates of the eigenbasis.
+    """
 
     name: str = "amsgrad"
     lr: float = 0.01
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
+    precondition_every: int = 10
 
 
 @dataclass(frozen=True)
@@ -56,12 +67,19 @@ def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> Optimizer:
         raise InputError(f"training.optimizer.name={spec.name}: write one of {', '.join(OPTIMIZERS)}")
     if not spec.lr > 0:
         raise InputError(f"training.optimizer.lr={spec.lr}: write a positive number")
+    if spec.precondition_every < 1:
+        raise InputError("training.optimizer.precondition_every: write a whole number >= 1")
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if spec.name == "soap":
+        from pytorch_optimizer import SOAP
+
+        betas = (spec.beta1, spec.beta2)
+        return SOAP(groups, lr=spec.lr, betas=betas, precondition_frequency=spec.precondition_every)
     cls = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
     return cls(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), amsgrad=spec.name == "amsgrad")
 

@@ -107,9 +107,22 @@ def test_merge_mean_is_half_the_sum_before_the_product() -> None:
     assert interaction[1] == pytest.approx(2 * interaction[0], rel=1e-9)
 
 
+def test_neighbor_norm_sqrt_divides_by_the_root_of_each_scale() -> None:
+    torch.manual_seed(0)
+    architecture = MSMACEArchitecture(scales=(SHORT, LONG), channels=4, neighbor_norm="sqrt")
+    zeros = (0.0, 0.0, 0.0)
+    root = MSMACE(SPECIES, E0S, architecture, Statistics((9.0, 25.0), zeros, 1.0)).double()
+    mean = MSMACE(
+        SPECIES, E0S, replace(architecture, neighbor_norm="mean"), Statistics((3.0, 5.0), zeros, 1.0)
+    ).double()
+    mean.load_state_dict(root.state_dict())
+    torch.testing.assert_close(evaluate(root, ethanol()).forces, evaluate(mean, ethanol()).forces)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"neighbor_norm": "rms"}, r"model\.neighbor_norm is 'rms'; choose one of mean, sqrt"),
         ({"merge": "max"}, r"model\.merge is 'max'; choose one of mean, sum"),
         ({"shift": "average"}, r"model\.shift is 'average'"),
         ({"hidden_l_max": 4}, r"model\.hidden_l_max is 4, above .* of 3"),

@@ -55,6 +55,9 @@ class Stop(pl.Callback):
             os.kill(os.getpid(), self.number)
 
 
+SOAP = OptimizerSpec(name="soap", beta1=0.95, beta2=0.95, precondition_every=3)
+
+
 def run(folder: Path, **changes: Any) -> Run:
     loggers = [MetricsFile(folder / "metrics.csv", changes.pop("resume_step", None))]
     return Run(folder, device="cpu", loggers=loggers, console=Console(quiet=True), **changes)
@@ -95,13 +98,25 @@ def test_it_learns(frame_sets: Sets, make_model: MakeModel, run_folder: Path) ->
     assert result.best_score == pytest.approx(min(scores), rel=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize(
+    ("schedule", "optimizer"),
+    [("cosine", OptimizerSpec()), ("plateau", OptimizerSpec()), ("cosine", SOAP)],
+    ids=["cosine", "plateau", "soap"],
+)
 @pytest.mark.parametrize("at", [7, 8, 11, 16])  # in an epoch, at a validation, at its end, at a validation
 def test_resume_is_bit_for_bit(
-    frame_sets: Sets, make_model: MakeModel, tmp_path: Path, schedule: str, at: int
+    frame_sets: Sets,
+    make_model: MakeModel,
+    tmp_path: Path,
+    schedule: str,
+    optimizer: OptimizerSpec,
+    at: int,
 ) -> None:
     spec = replace(
-        SPEC, schedule=ScheduleSpec(name=schedule, warmup_steps=4, plateau_patience=0), early_stopping=9
+        SPEC,
+        schedule=ScheduleSpec(name=schedule, warmup_steps=4, plateau_patience=0),
+        optimizer=optimizer,
+        early_stopping=9,
     )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(make_model(), *frame_sets, spec, run(whole))
@@ -217,7 +232,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 
 def test_unknown_choices(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
     for spec, words in (
-        (replace(SPEC, optimizer=OptimizerSpec(name="sgd")), "write one of adam, amsgrad, adamw"),
+        (replace(SPEC, optimizer=OptimizerSpec(name="sgd")), "write one of adam, amsgrad, adamw, soap"),
         (replace(SPEC, schedule=ScheduleSpec(name="step")), "write one of constant, cosine, plateau"),
         (replace(SPEC, schedule=ScheduleSpec(warmup_steps=24)), "warmup_steps=24"),
         (replace(SPEC, loss=LossSpec(group_weights={"g9": 2.0})), "no training frame is of group 'g9'"),
