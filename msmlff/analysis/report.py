@@ -238,12 +238,33 @@ def _selection_section(run: RunFolder, group_name: str) -> Section:
         "n_pool",
         "pool_hash",
         "details",
-        "coverage",
     ):
         if record.get(key) is not None:
             rows.append((key.replace("_", " "), _plain(record[key])))
     section.tables.append(TableBlock(rows, title="Record"))
+    if record.get("coverage"):
+        section.tables.append(_coverage_table(record["coverage"], group_name))
     return section
+
+
+def _coverage_table(coverage: Mapping[str, Any], group_name: str) -> TableBlock:
+    rows = []
+    for key, label in (("frames", "frames"), ("environments", "atomic environments")):
+        c = coverage[key]
+        distances = (number(c[k]) for k in ("radius", "mean_distance", "max_distance"))
+        rows.append((label, f"{100 * c['share']:.1f} %", *distances))
+    caption = (
+        "Share of the pool within the radius of a chosen one, and distances to the nearest chosen one; "
+        "within the radius 95 % of the pool have a neighbour in another frame."
+    )
+    groups = coverage.get("groups", {})
+    if len(groups) > 1:
+        worst = min(groups, key=lambda group: groups[group]["share"])
+        caption += (
+            f" Least covered {group_name}: {worst} ({100 * groups[worst]['share']:.0f} % of its frames)."
+        )
+    headings = ("", "covered", "radius", "mean distance", "largest distance")
+    return TableBlock(rows, headings, "Coverage of the pool", caption)
 
 
 def _plain(value: Any) -> str:

@@ -85,7 +85,14 @@ def _overall_view(overall: Mapping[str, Any], title: str) -> Table:
 
 
 def _group_view(by_group: Mapping[str, Any], group_name: str, stress: bool) -> Table:
-    view = Table(box=SIMPLE_HEAD, title=Text(f"by {group_name}"), title_style="bold", title_justify="left")
+    view = Table(
+        box=SIMPLE_HEAD,
+        title=Text(f"by {group_name}"),
+        title_style="bold",
+        title_justify="left",
+        collapse_padding=True,
+        pad_edge=False,
+    )
     view.add_column(Text(group_name), justify="right")
     view.add_column("frames", justify="right", style="dim")
     headings = ["E RMSE\nmeV/atom", "trivial", "F RMSE\nmeV/Å", "trivial", "% of RMS"]

@@ -101,3 +101,8 @@ def test_start_page_cuts_nothing_off(width):
     assert source in " ".join(" ".join(left).split())
     beside = any("Data" in line and "Model" in line for line in lines)
     assert beside == (width >= 100)
+
+
+def test_groups_fit_into_80_columns():
+    table = error_table(fake_predictions())
+    assert "…" not in shown(error_table_view(table, "test errors", "density_g_cm3"), 80)
