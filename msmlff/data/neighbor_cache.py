@@ -11,6 +11,7 @@ import numpy as np
 from msmlff.data.array_folder import ArrayFolderWriter, damage, load_array, read_manifest
 from msmlff.data.neighbors import Neighbors, index_type, neighbor_list
 from msmlff.data.store import FrameStore, Progress
+from msmlff.errors import InputError
 
 FORMAT = 1
 
@@ -39,10 +40,12 @@ class NeighborCache(Sequence[Neighbors]):
         """
         self.cutoff = float(cutoff)
         self._store = store
-        self.directory = store.directory.parent / f"neighbors-v{FORMAT}-{store.hash[:24]}-{self.cutoff:.6f}"
+        self.directory = store.directory.parent / f"neighbors-v{FORMAT}-{store.hash[:24]}-{self.cutoff!r}"
         if damage(self.directory):
             self._build(progress, threads)
-        read_manifest(self.directory, "neighbors", FORMAT)
+        stored = read_manifest(self.directory, "neighbors", FORMAT)
+        if stored["cutoff"] != self.cutoff:
+            raise InputError(f"{self.directory} holds lists at {stored['cutoff']} Å: delete the folder")
         self.num_edges: np.ndarray = np.array(load_array(self.directory, "num_edges"))
         self._edge_ptr = np.concatenate([[0], np.cumsum(self.num_edges)])
         self._atom_ptr = np.concatenate([[0], np.cumsum(store.num_atoms)])

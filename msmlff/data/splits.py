@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,7 +63,8 @@ def split_in_blocks(
         gap: frames dropped at the start of each block but the first.
 
     Returns:
-        For each part the ascending ids of its frames: [frames of the part] long.
+        For each part the ascending ids of its frames: [frames of the part] long. A warning names the groups
+        that are too small to give a part any.
 
     Raises:
         InputError: fractions that do not add up to 1, or a part that gets no frame.
@@ -70,6 +72,7 @@ def split_in_blocks(
     _check_fractions(fractions)
     groups = np.asarray(groups)
     parts: dict[str, list[np.ndarray]] = {part: [] for part in fractions}
+    lacking: dict[str, list[str]] = {part: [] for part in fractions}
     edges = np.concatenate([[0], np.cumsum(list(fractions.values()))])
     for name in np.unique(groups):
         members = np.flatnonzero(groups == name)
@@ -77,6 +80,8 @@ def split_in_blocks(
         for part, start, stop in zip(fractions, seams[:-1], seams[1:], strict=True):
             first = start + gap if start > 0 else start
             parts[part].append(members[first:stop])
+            if first >= stop and fractions[part] > 0:
+                lacking[part].append(f"{name or 'the frames without a group'} ({len(members)})")
     result = {part: np.sort(np.concatenate(ids)) for part, ids in parts.items()}
     starved = [part for part, ids in result.items() if len(ids) == 0 and fractions[part] > 0]
     if starved:
@@ -84,6 +89,14 @@ def split_in_blocks(
             f"the parts {', '.join(starved)} get no frame out of {len(groups)}: raise their fractions or "
             "lower the gap"
         )
+    for part, names in lacking.items():
+        if names:
+            warnings.warn(
+                f"{part} has no frame of {len(names)} of the {len(np.unique(groups))} groups, which are too "
+                f"small to be cut: {', '.join(names[:5])}{' ..' if len(names) > 5 else ''}; raise "
+                f"fractions.{part}, lower the gap, or split by groups",
+                stacklevel=2,
+            )
     return result
 
 

@@ -21,6 +21,7 @@ FIT_POINTS = 2000  # frames that decide the bandwidth, at most (cost: their squa
 CENTRES = 20000  # frames that carry a kernel, at most
 BLOCK = 1 << 22  # squared distances held at a time: 32 MiB
 CONSTANT = 1e-5  # a column that varies by less than this share of its size is float32 noise about a constant
+COPY = 1e-6  # points nearer than this share of the largest distance are copies of each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +127,8 @@ def loo_bandwidth(points: np.ndarray) -> float:
     """The bandwidth of an isotropic Gaussian kernel with the largest leave-one-out likelihood.
 
     Above ``FIT_POINTS`` points a fixed random part of them is used and the result scaled to the full
-    number by Silverman's n^(-1/(d + 4)). Duplicates make the likelihood grow without bound as h -> 0; the
-    search ends at a tenth of the smallest distance above zero.
+    number by Silverman's n^(-1/(d + 4)). Copies of a point do not count: they would make the likelihood grow
+    without bound as h -> 0.
 
     Args:
         points: [frames, components], at least two different ones.
@@ -138,7 +139,9 @@ def loo_bandwidth(points: np.ndarray) -> float:
     n, d = points.shape
     part = points[_part(n, FIT_POINTS)]
     squares = np.concatenate([s for _, _, s in _blocks_of_squares(part, np.arange(len(part)))])
-    away = squares[np.isfinite(squares) & (squares > 0)]
+    largest = squares[np.isfinite(squares)].max(initial=0.0)
+    squares[squares <= COPY**2 * largest] = np.inf
+    away = squares[np.isfinite(squares)]
     if not len(away):
         raise InputError(
             "a density needs at least two different frames: take selector=full for so small a pool"

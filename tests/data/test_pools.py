@@ -204,7 +204,7 @@ def test_ambiguous_and_empty_folders(folder, tmp_path) -> None:
         load_pool(PoolSpec("x", ""), tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:duplicate")
+@pytest.mark.filterwarnings("ignore:duplicate", "ignore:val has no frame of 1 of the 6 groups")
 def test_the_reference_sets_load(reference_data, tmp_path) -> None:
     spec = PoolSpec(
         "dense_hydrogen_pbe",

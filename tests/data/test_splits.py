@@ -57,6 +57,18 @@ def test_blocks_are_consecutive_within_each_group() -> None:
         split_in_blocks(groups, {"train": 0.99, "val": 0.01})
 
 
+def test_groups_too_small_to_be_cut_are_named() -> None:
+    groups = np.array(["long"] * 40 + ["short"] * 4 + [""] * 3)
+    with pytest.warns(UserWarning, match="too small to be cut") as caught:
+        parts = split_in_blocks(groups, {"train": 0.8, "val": 0.1, "test": 0.1}, gap=1)
+    assert [len(ids) for ids in parts.values()] == [32 + 3 + 2, 3, 3]
+    messages = [str(w.message) for w in caught]
+    assert len(messages) == 2
+    for part, message in zip(("val", "test"), messages, strict=True):
+        assert message.startswith(f"{part} has no frame of 2 of the 3 groups")
+        assert "the frames without a group (3), short (4)" in message
+
+
 @pytest.mark.parametrize("split", [split_by_group, split_in_blocks])
 @pytest.mark.parametrize("fractions", [{"train": 0.9}, {"train": 1.5, "val": -0.5}])
 def test_bad_fractions_are_refused(split, fractions) -> None:

@@ -221,6 +221,11 @@ def test_neighbors_are_computed_once_and_again_if_damaged(make_frames, tmp_path)
     assert len(calls) == 6
     assert json.loads((again.directory / "manifest.json").read_text())["cutoff"] == 3.0
     assert NeighborCache(store, 2.5).directory != first.directory
+    assert NeighborCache(store, 3.0 + 1e-9).directory != first.directory
+    manifest = first.directory / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"cutoff": 3.0', '"cutoff": 2.0'))
+    with pytest.raises(InputError, match=r"holds lists at 2\.0 Å"):
+        NeighborCache(store, 3.0)
 
 
 def test_isolated_atoms_are_the_same_for_frames_and_stores(tmp_path) -> None:
