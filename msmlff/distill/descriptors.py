@@ -52,9 +52,13 @@ class Descriptor(ABC):
         """Atoms of a batch, about; a larger frame is a batch of its own."""
         return BATCH_ATOMS["cpu"]
 
-    def __call__(self, frames: FrameStore) -> Features:
+    def __call__(self, frames: FrameStore, *, verify: bool = False) -> Features:
         """Features of all frames, memory-mapped from the pool's cache folder; computed there when they
         are missing.
+
+        Args:
+            frames: the pool.
+            verify: read features that are there and compare their checksum, not their size alone.
 
         Raises:
             InputError: features that are NaN or infinite, elements the model does not know.
@@ -69,7 +73,8 @@ class Descriptor(ABC):
                 settings=settings,
                 make_batches=lambda: _batches(offsets, self.batch_atoms),
                 make_compute=lambda: self.compute(frames),
-            )
+            ),
+            verify,
         )
         return Features(rows, offsets, _numbers(frames), frames.hash, settings)
 

@@ -52,17 +52,22 @@ class Job:
     make_compute: Callable[[], Callable[[range], np.ndarray]]
 
 
-def cached_rows(job: Job) -> np.ndarray:
+def cached_rows(job: Job, verify: bool = False) -> np.ndarray:
     """[atoms, F] float32, memory-mapped: read from ``job.folder``, or computed into it.
 
-    A folder that does not match its checksums is thrown away and computed again.
+    A folder that is damaged is thrown away and computed again.
+
+    Args:
+        job: what to compute.
+        verify: read the whole of a folder that is there and compare its checksum; else its sizes alone are
+            compared, which takes no time.
 
     Raises:
         InputError: a frame has features that are NaN or infinite, or the folder cannot be written.
     """
-    if not job.folder.exists() or damage(job.folder, full=True):
+    if damage(job.folder, full=verify):
         with _locked(job.folder):
-            problem = damage(job.folder, full=True) if job.folder.exists() else ""
+            problem = damage(job.folder, full=verify) if job.folder.exists() else ""
             if problem:
                 log.warning("features in %s are damaged (%s): computing them again", job.folder, problem)
                 discard(job.folder)

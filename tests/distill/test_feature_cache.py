@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msmlff.data.array_folder import file_sha256
 from msmlff.data.configuration import Configuration
 from msmlff.data.store import FrameStore
 from msmlff.distill.descriptors import Compute, Descriptor
@@ -216,8 +217,25 @@ def test_damaged_features_are_computed_again(
         manifest.write_text("{")
     else:
         manifest.unlink()
-    check(Distances(notes)(store), store, Distances(notes))
+    check(Distances(notes)(store, verify=harm == "flipped byte"), store, Distances(notes))
     assert "damaged" in caplog.text
+
+
+def test_features_are_read_whole_on_demand_alone(
+    store: FrameStore, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Distances(notes)(store)
+    read: list[Path] = []
+
+    def note(path: Path) -> str:
+        read.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr("msmlff.data.array_folder.file_sha256", note)
+    folder = folder_of(Distances(notes)(store))
+    assert read == []
+    Distances(notes)(store, verify=True)
+    assert read == [folder / "rows.npy"]
 
 
 def test_features_that_are_not_numbers_name_the_frame(store: FrameStore, notes: Path) -> None:
