@@ -32,37 +32,17 @@ def convolution(
     Returns:
         for each l3, [atoms, 2 l3 + 1, paths to l3 * channels], atoms in the order of the blocks.
     """
-    sent = features.index_select(0, edges.sender)
-    sums: dict[int, list[list[Tensor]]] = {}
+    rows, width = torch.tensor(edges.blocks.shapes, device=phi.device).T
+    row = torch.arange(int(rows.sum()), device=phi.device).repeat_interleave(width.repeat_interleave(rows))
+    sums: dict[int, list[Tensor]] = {}
     for p, path in enumerate(paths):
-        radial = phi @ weight[p]
-        h = sent[:, path.l1**2 : (path.l1 + 1) ** 2]
-        message = radial.unsqueeze(1) * h
+        h = features[edges.sender, path.l1**2 : (path.l1 + 1) ** 2]
         y = edges.harmonics[:, path.l2**2 : (path.l2 + 1) ** 2]
-        if path.l1 > 0:
-            y = (y @ couplings[p]).view(-1, 2 * path.l1 + 1, 2 * path.l3 + 1)
-        else:
-            y = y.unsqueeze(1)
-        sums.setdefault(path.l3, []).append(block_products(y, message, edges))
-    return [_join(of_paths) for _, of_paths in sorted(sums.items())]
-
-
-def block_products(left: Tensor, right: Tensor, edges: ScaleEdges) -> list[Tensor]:
-    """For each block, sum over a row's slots s and over m: left[s, m, a] right[s, m, k] -> [rows, a, k]."""
-    products = []
-    for a, b in zip(edges.blocks.split(left), edges.blocks.split(right), strict=True):
-        rows, width, m, _ = a.shape
-        a = a.reshape(rows, width * m, -1).transpose(1, 2)
-        products.append(torch.bmm(a, b.reshape(rows, width * m, -1)))
-    return products
-
-
-def _join(of_paths: list[list[Tensor]]) -> Tensor:
-    """Blocks' products of several paths -> [atoms, 2 l3 + 1, paths * channels]."""
-    blocks = [
-        torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in zip(*of_paths, strict=True)
-    ]
-    return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+        coupling = couplings[p].view(2 * path.l2 + 1, 2 * path.l1 + 1, 2 * path.l3 + 1)
+        message = torch.einsum("sk,smk,sn,nma->sak", phi @ weight[p], h, y, coupling)
+        total = message.new_zeros(int(rows.sum()), *message.shape[1:]).index_add(0, row, message)
+        sums.setdefault(path.l3, []).append(total)
+    return [torch.cat(of_paths, dim=2) for _, of_paths in sorted(sums.items())]
 
 
 def symmetric_contraction(

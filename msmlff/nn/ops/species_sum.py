@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from msmlff.nn.edges import ScaleEdges
-from msmlff.nn.ops.reference import block_products
 from msmlff.nn.ops.types import Path
 
 
@@ -31,7 +30,8 @@ def species_convolution(
     if num_species > 1:
         sender = torch.nn.functional.one_hot(species[edges.sender], num_species).to(y.dtype)
         y = y * sender.unsqueeze(1)
-    density = torch.cat(block_products(y.flatten(1).unsqueeze(1), phi.unsqueeze(1), edges))
+    blocks = zip(edges.blocks.split(y.flatten(1)), edges.blocks.split(phi), strict=True)
+    density = torch.cat([torch.bmm(left.transpose(1, 2), right) for left, right in blocks])
     density = density.view(-1, lm, num_species * phi.shape[1])
     out = []
     for p, path in enumerate(paths):
