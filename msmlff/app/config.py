@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -51,9 +51,14 @@ def typed(cls: type[T], node: Any, key: str) -> T:
         first = error.errors()[0]
         where = ".".join([key, *(str(part) for part in first["loc"])])
         raise InputError(f"{where}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    except InputError as error:
+        raise error if key in str(error) else InputError(f"{key}: {error}") from None
 
 
 def _reject_unknown(cls: Any, content: Any, key: str) -> None:
+    if get_origin(cls) is list and isinstance(content, list):
+        for i, value in enumerate(content):
+            _reject_unknown(get_args(cls)[0], value, f"{key}.{i}")
     if not is_dataclass(cls) or not isinstance(content, dict):
         return
     kinds = get_type_hints(cls)

@@ -66,6 +66,10 @@ def prepare_run(
     assert train is not None
     if val is None:
         raise InputError("the pool has no validation frames: set pool.val=FILE or pool.fractions.val")
+    train.check_budget(spec.batch, "training.batch", "the chosen frames")
+    val.check_budget(spec.validation_batch, "training.validation_batch", "val")
+    if test is not None:
+        test.check_budget(spec.validation_batch, "training.validation_batch", "test")
     facts = {
         "device": device_name(device),
         "backend": "reference (PyTorch, torch-scatter)",

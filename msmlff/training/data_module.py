@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,6 +18,7 @@ from msmlff.data.neighbors import Neighbors
 from msmlff.data.packing import BatchBudget, BudgetBatchSampler
 from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
+from msmlff.training.loss import group_factor
 from msmlff.training.specs import TrainingSpec
 
 
@@ -34,6 +36,17 @@ class FrameSet:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def check_budget(self, budget: BatchBudget, key: str, name: str) -> None:
+        """Raises InputError, with the configuration key, for a frame that no batch of ``budget`` can hold."""
+        for kind, counts in (("atoms", self.frames.num_atoms), ("edges", self.neighbors.num_edges)):
+            limit = getattr(budget, kind)
+            largest = int(np.argmax(counts)) if len(counts) else -1
+            if limit is not None and largest >= 0 and counts[largest] > limit:
+                raise InputError(
+                    f"{key}.{kind}={limit}: frame {largest} of {name} alone has {counts[largest]} {kind}; "
+                    "write that number or more, or null for no bound"
+                )
 
 
 class _Frames(Dataset):
@@ -104,12 +117,6 @@ class FrameDataModule(pl.LightningDataModule):
         self.atomic_numbers = atomic_numbers
         self.spec, self.seed, self.start_step = spec, seed, start_step
         self.pin_memory = pin_memory
-        unknown = set(spec.loss.group_weights) - set(train.frames.group.tolist())
-        if unknown:
-            raise InputError(
-                f"training.loss.group_weights: no training frame is of group {sorted(unknown)[0]!r}; groups: "
-                f"{', '.join(sorted(set(train.frames.group.tolist()))[:30])}"
-            )
 
     def sampler(self, frames: FrameSet, budget: BatchBudget, shuffle: bool) -> BudgetBatchSampler:
         """Batches of ``frames`` within ``budget``."""
@@ -119,9 +126,9 @@ class FrameDataModule(pl.LightningDataModule):
 
     def _collate(self, items: list[tuple[int, Configuration, Neighbors]]) -> Batch:
         ids, frames, neighbors = zip(*items, strict=True)
-        factor = self.spec.loss.group_weights
-        if factor:
-            frames = tuple(replace(f, weight=f.weight * factor.get(f.group, 1.0)) for f in frames)
+        weights = self.spec.loss.group_weights
+        if weights:
+            frames = tuple(replace(f, weight=f.weight * group_factor(weights, f.group)) for f in frames)
         return collate(list(frames), list(neighbors), self.atomic_numbers, list(ids))
 
     def _loader(self, frames: FrameSet, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader:

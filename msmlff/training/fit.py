@@ -20,6 +20,7 @@ from msmlff.errors import InputError
 from msmlff.models.base import ForceField
 from msmlff.training.checkpoints import RunCheckpoints, read_checkpoint
 from msmlff.training.data_module import FrameDataModule, FrameSet
+from msmlff.training.loss import check_groups
 from msmlff.training.module import ForceFieldModule
 from msmlff.training.progress import RunProgress
 from msmlff.training.specs import TrainingSpec
@@ -137,6 +138,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     """
     if len(train) == 0 or len(val) == 0:
         raise InputError("training and validation both need at least one frame")
+    check_groups(spec.loss.group_weights, train.frames.group.tolist())
     checkpoints = RunCheckpoints(run.folder / "checkpoints", spec.checkpoint_seconds, run.settings)
     start_step = int(read_checkpoint(checkpoints.last)["global_step"]) if run.resume else 0
     module = ForceFieldModule(

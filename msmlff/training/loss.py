@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -46,17 +46,50 @@ class LossStage:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """The loss: its terms, its late stages, and factors of the frames' weights by group."""
+    """The loss: its terms, its late stages, and factors of the frames' weights by group.
+
+    A group may be named by a number: 1.1 is the group "1.10".
+    """
 
     energy: LossTerm = field(default_factory=LossTerm)
     forces: LossTerm = field(default_factory=LossTerm)
     stress: LossTerm = field(default_factory=LossTerm)
     stages: list[LossStage] = field(default_factory=list)
-    group_weights: dict[str, float] = field(default_factory=dict)
+    group_weights: dict[str | float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, factor in (self.group_weights or {}).items():
+            if factor < 0:
+                raise InputError(f"training.loss.group_weights.{name}={factor}: write a number >= 0")
 
     def term(self, target: str) -> LossTerm:
         """The term of "energy", "forces" or "stress"."""
         return {"energy": self.energy, "forces": self.forces, "stress": self.stress}[target]
+
+
+def group_factor(weights: Mapping[str | float, float] | None, group: str) -> float:
+    """Factor of the weights of a group's frames; 1 for a group without one."""
+    return next((factor for name, factor in (weights or {}).items() if _is_group(name, group)), 1.0)
+
+
+def check_groups(weights: Mapping[str | float, float] | None, groups: Iterable[str]) -> None:
+    """Raises InputError for a weight of a group that is not among ``groups``."""
+    known = sorted(set(groups))
+    for name in weights or {}:
+        if not any(_is_group(name, group) for group in known):
+            raise InputError(
+                f"training.loss.group_weights: no training frame is of group {name!r}; groups: "
+                f"{', '.join(known[:30])}"
+            )
+
+
+def _is_group(name: str | float, group: str) -> bool:
+    if isinstance(name, str):
+        return name == group
+    try:
+        return float(group) == name
+    except ValueError:
+        return False
 
 
 class Loss:

@@ -49,8 +49,18 @@ class TrainingSpec:
         for key, lowest in (("steps", 1), ("validations", 1), ("log_every", 1), ("workers", 0)):
             if getattr(self, key) < lowest:
                 raise InputError(f"training.{key}={getattr(self, key)}: write a whole number >= {lowest}")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise InputError(
+                f"training.early_stopping={self.early_stopping}: write a whole number >= 1, or null"
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise InputError(f"training.ema_decay={self.ema_decay}: write a number between 0 and 1, or null")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise InputError(f"training.gradient_clip={self.gradient_clip}: write a number > 0, or null")
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"training.checkpoint_seconds={self.checkpoint_seconds}: write a number >= 0")
+        if not self.divergence_factor > 1:
+            raise InputError(f"training.divergence_factor={self.divergence_factor}: write a number > 1")
 
     @property
     def validate_every(self) -> int:

@@ -23,6 +23,7 @@ from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models import MSMACE
 from msmlff.training.checkpoints import BEST, LAST, Interrupted, read_checkpoint
 from msmlff.training.data_module import FrameSet
+from msmlff.training.evaluate import predict
 from msmlff.training.fit import Run, fit, label_spread
 from msmlff.training.loss import LossSpec, LossStage
 from msmlff.training.metrics_file import MetricsFile
@@ -239,6 +240,15 @@ def test_unknown_choices(frame_sets: Sets, make_model: MakeModel, run_folder: Pa
     ):
         with pytest.raises(InputError, match=words):
             fit(make_model(), *frame_sets, spec, run(run_folder))
+
+
+def test_frames_of_other_groups_than_the_weighted_ones_are_predicted(
+    stores: tuple[FrameStore, FrameStore], make_model: MakeModel
+) -> None:
+    """A test set need not have the group whose training frames weigh more."""
+    frames = FrameSet.at_cutoff(stores[1].subset([0]), 4.0)
+    spec = replace(SPEC, loss=LossSpec(group_weights={"g2": 2.0}))
+    assert len(predict(make_model(), frames, spec)) == 1
 
 
 def test_cosine_and_warmup() -> None:

@@ -14,7 +14,7 @@ from msmlff.data.collate import collate
 from msmlff.errors import InputError
 from msmlff.models.base import Prediction
 from msmlff.training.data_module import FrameSet
-from msmlff.training.loss import Loss, LossSpec, LossStage, LossTerm
+from msmlff.training.loss import Loss, LossSpec, LossStage, LossTerm, check_groups, group_factor
 
 ALL = ("energy", "forces", "stress")
 
@@ -112,3 +112,12 @@ def test_a_stage_does_not_bring_back_a_target_without_labels() -> None:
 def test_what_is_refused(spec: LossSpec, words: str) -> None:
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
         Loss(spec, ("energy", "forces"))
+
+
+def test_groups_are_named_as_they_are_written_or_by_their_number() -> None:
+    weights = {1.1: 2.0, "solid": 3.0}
+    assert [group_factor(weights, g) for g in ("1.10", "1.1", "1.12", "solid", "", "x")] == [2, 2, 1, 3, 1, 1]
+    assert group_factor(None, "solid") == 1.0
+    check_groups(weights, ["1.10", "solid", "liquid"])
+    with pytest.raises(InputError, match=r"no training frame is of group 1.1; groups: 1.12, solid"):
+        check_groups(weights, ["1.12", "solid"])
