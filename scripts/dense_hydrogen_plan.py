@@ -27,7 +27,7 @@ class Plan:
         lattices, packings: seed frames of each kind.
         electronic_temperature: K, smearing of the labels. A metal in so small a cell has few levels at the
             Gamma point, and with little smearing the force on an atom depends on the whole cell. This value
-            brings the forces closest to those of PBE (docs/dense_hydrogen.md).
+            leaves little of that and is as close to PBE forces as any (docs/dense_hydrogen.md).
         cutoff, channels, l_max, correlation, layers, radial_mlp: the model that drives the MD.
         train_steps: optimiser steps of the first training and of each later one.
         round_fs: length of each round's MD, fs; the rounds end early when ``target`` is reached.
@@ -46,7 +46,7 @@ class Plan:
     spares: int = 2
     lattices: int = 1
     packings: int = 1
-    electronic_temperature: float = 20000.0
+    electronic_temperature: float = 30000.0
     cutoff: float = 2.8
     channels: int = 24
     l_max: int = 2

@@ -33,7 +33,7 @@ def test_quick_run_ships_labelled_frames_and_is_resumed(repository: Path, tmp_pa
     frames = {split: list(read_frames(tmp_path / "out" / f"{split}.extxyz.gz")) for split in SPLITS}
     assert {split: len(part) for split, part in frames.items()} == {"pool": 4, "val": 2, "test": 2}
     frame = frames["test"][1]
-    labels = XTBEngine(electronic_temperature=20000.0).label(frame)
+    labels = XTBEngine(electronic_temperature=30000.0).label(frame)
     assert frame.energy == pytest.approx(labels.energy, abs=2e-6)
     np.testing.assert_allclose(frame.forces, labels.forces, atol=2e-6)
     np.testing.assert_allclose(frame.stress, labels.stress, atol=1e-7)
@@ -89,7 +89,7 @@ def test_the_parts_share_no_trajectory(shipped: dict[str, list[Configuration]]) 
 
 def test_a_shipped_label_is_calculated_again(shipped: dict[str, list[Configuration]]) -> None:
     frame = shipped["val"][0]
-    labels = XTBEngine(electronic_temperature=20000.0).label(frame)
+    labels = XTBEngine(electronic_temperature=30000.0).label(frame)
     assert frame.energy == pytest.approx(labels.energy, abs=1e-4)
     np.testing.assert_allclose(frame.forces, labels.forces, atol=1e-4)
     np.testing.assert_allclose(frame.stress, labels.stress, atol=1e-6)
