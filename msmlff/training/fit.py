@@ -160,7 +160,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     progress = RunProgress(run.console)
     callbacks: list[Any] = [progress, *run.callbacks]
     if spec.early_stopping is not None:
-        callbacks.append(EarlyStopping("val/score", patience=spec.early_stopping, mode="min"))
+        callbacks.append(StopEarly("val/score", patience=spec.early_stopping, mode="min"))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners
     trainer = build_trainer(spec, run, [*callbacks, checkpoints])
     with warnings.catch_warnings():
@@ -178,6 +178,13 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         best, checkpoints.best_step, checkpoints.best_score, trainer.global_step,
         stopped_early=trainer.global_step < spec.steps, figures=figures,
     )  # fmt: skip
+
+
+class StopEarly(EarlyStopping):
+    """Lightning's, except that a run that had stopped stays stopped when it is resumed."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 def build_trainer(spec: TrainingSpec, run: Run, callbacks: list[Callback]) -> pl.Trainer:

@@ -91,19 +91,6 @@ def train(start: Callable[[Sequence[str], Path], subprocess.Popen[str]]) -> Comm
     return run
 
 
-@pytest.fixture(scope="session")
-def msmlff(environment: dict[str, str]) -> Command:
-    """Run ``msmlff ARGUMENTS`` in a folder."""
-
-    def run(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "msmlff.app", *arguments]
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    return run
-
-
 @pytest.fixture
 def main(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     """``python train.py`` in this process, with a small run in the folder ``run`` unless the arguments

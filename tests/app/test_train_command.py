@@ -215,11 +215,18 @@ def test_help_lists_every_group_and_choice(train: Command, repository: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_of_distill_is_its_own(msmlff: Command, tmp_path: Path) -> None:
-    done = msmlff(["distill", "--help"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "msmlff distill [GROUP=CHOICE ...] [KEY=VALUE ...]" in done.stdout
-    assert "train.py" not in done.stdout
+def test_help_of_distill_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from msmlff.app import cli
+
+    monkeypatch.setattr("sys.argv", ["msmlff"])
+    with pytest.raises(SystemExit) as end:
+        cli.main(["distill", "--help"])
+    assert end.value.code == 0
+    out = capfd.readouterr().out
+    assert "msmlff distill [GROUP=CHOICE ...] [KEY=VALUE ...]" in out
+    assert "train.py" not in out
 
 
 def test_the_configuration_is_shown_and_nothing_started(

@@ -195,6 +195,8 @@ def test_early_stopping_stops(frame_sets: Sets, make_model: MakeModel, run_folde
     result = fit(make_model(), *frame_sets, spec, run(run_folder))
     assert result.stopped_early
     assert result.steps < 60
+    again = fit(make_model(), *frame_sets, spec, run(run_folder, resume=True, resume_step=result.steps))
+    assert (again.steps, again.best_step) == (result.steps, result.best_step)
 
 
 def test_damaged_and_missing_checkpoints_are_errors(
