@@ -179,11 +179,13 @@ def _data_facts(pool: Pool, spec: PoolSpec, chosen: FrameStore, e0s: ReferenceEn
 def door_notes(facts: dict[str, Any], spec: TrainingSpec) -> list[str]:
     """Lines for the start page: what the door counted or could not check, labels that are not trained on."""
     notes = []
+    unchecked: dict[str, list[str]] = {}
     for part, report in facts["data"]["door"].items():
         for defect, count in report["counts"].items():
             notes.append(f"{part}: {defect} {count} times, first: {report['examples'][defect]}")
         for check, reason in report["not_checked"].items():
-            notes.append(f"{part}: {check} not checked: {reason}")
+            unchecked.setdefault(f"{check} not checked: {reason}", []).append(part)
+    notes += [f"{', '.join(parts)}: {text}" for text, parts in unchecked.items()]
     for target in facts["data"]["labels"]:
         if spec.loss.term(target).weight == 0:
             notes.append(
