@@ -19,13 +19,11 @@ class BatchBudget:
         frames: frames in a batch.
         atoms: atoms in a batch.
         edges: directed edges in a batch.
-        strict: a frame that is over the budget by itself is an error, not a batch of its own with a warning.
     """
 
     frames: int | None = None
     atoms: int | None = None
     edges: int | None = None
-    strict: bool = False
 
     def __post_init__(self) -> None:
         limits = {"frames": self.frames, "atoms": self.atoms, "edges": self.edges}
@@ -59,9 +57,6 @@ class BudgetBatchSampler:
             budget: limits of a batch.
             shuffle: a new random order every epoch; else the order of the frames.
             seed: of the random order.
-
-        Raises:
-            InputError: with ``budget.strict``, a frame over the budget by itself.
         """
         self.budget = budget
         self.shuffle = shuffle
@@ -124,6 +119,4 @@ class BudgetBatchSampler:
             f"{len(over)} frames are over the batch budget by themselves; frame {largest} has "
             f"{self._cost[largest, 1]} atoms and {self._cost[largest, 2]} edges"
         )
-        if self.budget.strict:
-            raise InputError(f"{message}: raise the budget")
         warnings.warn(f"{message}: each makes a batch of its own", stacklevel=3)

@@ -55,8 +55,7 @@ class RunProgress(Callback):
         self.console.print(UNITS, style="dim", highlight=False)
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=None),
                 TextColumn("{task.completed:.0f}/{task.total:.0f}"),
                 TimeElapsedColumn(),
                 TextColumn("eta"),

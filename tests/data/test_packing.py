@@ -85,8 +85,6 @@ def test_a_frame_over_budget_is_alone_and_reported() -> None:
     with pytest.warns(UserWarning, match="frame 1 has 500 atoms and 9000 edges"):
         sampler = BudgetBatchSampler(atoms, edges, BatchBudget(edges=100), False)
     assert list(sampler) == [[0], [1], [2]]
-    with pytest.raises(InputError, match="raise the budget"):
-        BudgetBatchSampler(atoms, edges, BatchBudget(edges=100, strict=True), False)
 
 
 def test_empty_budgets_are_refused() -> None:
