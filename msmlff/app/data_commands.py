@@ -27,7 +27,7 @@ def data_command(arguments: list[str]) -> int:
     card.add_argument("--group-key", default=None, help="info key that names the state point of a frame")
     check = commands.add_parser("check", help="the checks of the door; forces against an engine's energies")
     check.add_argument("files", type=Path, nargs="+")
-    check.add_argument("--allow", nargs="+", default=[], choices=DEFECTS, help="defects that are only counted")
+    check.add_argument("--allow", nargs="+", default=[], choices=DEFECTS, help="defects only counted")
     check.add_argument("--engine", choices=["GFN1-xTB", "GFN2-xTB"], help="the labels' own level, by tblite")
     check.add_argument("--electronic-temperature", type=float, default=300.0, help="K, of the engine")
     check.add_argument("--frames", type=int, default=5, help="so many of a file are compared with the engine")
