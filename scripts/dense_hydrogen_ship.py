@@ -51,7 +51,6 @@ def ship(
     (out / "data_card.json").write_text(json.dumps(card, indent=1) + "\n")
     size = sum(p.stat().st_size for p in out.iterdir() if p.is_file())
     count = sum(map(len, splits.values()))
-    count = sum(map(len, splits.values()))
     print(f"{out}: {count} frames, {size / 1e6:.2f} MB; {len(problems)} problems {problems}", flush=True)
     if size > SIZE_LIMIT:
         raise SystemExit(f"{out} holds {size} bytes; at most {SIZE_LIMIT} may be shipped")

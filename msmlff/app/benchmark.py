@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, request
@@ -28,17 +29,21 @@ def benchmark_command(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     setting = Setting(**{f.name: getattr(options, f.name) for f in fields(Setting)})
     load_system(setting.system)
-    allocators = find_allocators(options.tcmalloc)
+    if setting.device not in ("cpu", "cuda") or (setting.device == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"--device {setting.device}: write cpu, or cuda where torch sees a GPU")
+    allocators = find_allocators("none" if setting.device == "cuda" else options.tcmalloc)
     console = Console()
     runs = _measure_all(setting, allocators, options.rounds, console)
     result = {
         "setting": asdict(setting),
         "allocators": allocators,
-        "machine": device_name("cpu"),
+        "machine": device_name(setting.device),
         "load_average": os.getloadavg()[0],
         "versions": versions(),
         "runs": runs,
     }
+    if len({run["parameters"] for run in runs}) != 1:
+        raise InputError("the two models differ in size, so times mean nothing; please report this setting")
     table = to_markdown(result)
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)

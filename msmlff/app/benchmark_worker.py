@@ -39,6 +39,7 @@ class Setting:
         cutoff: Å.
         batch: frames of a training step; an evaluation takes one.
         repeats: timed calls in a process.
+        device: "cpu" or "cuda".
     """
 
     system: str = "cluster"
@@ -52,6 +53,7 @@ class Setting:
     dtype: str = "float32"
     threads: int = 2
     repeats: int = 3
+    device: str = "cpu"
 
 
 def load_system(name: str) -> Atoms:
@@ -157,15 +159,18 @@ def _predictor(
 
 
 def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
-    """Milliseconds of each timed call, peak resident memory in MB, and what was measured."""
+    """Milliseconds of each timed call, peak memory in MB (resident; on CUDA: allocated there), and what was
+    measured.
+    """
     torch.set_num_threads(setting.threads)
     torch.set_default_dtype(getattr(torch, setting.dtype))
     torch.manual_seed(0)
     train, single, numbers, neighbors = make_batches(setting)
-    model = (_our_model if code == "msmlff" else _their_model)(setting, numbers, neighbors)
+    model = (_our_model if code == "msmlff" else _their_model)(setting, numbers, neighbors).to(setting.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     training = task == "train"
-    batch = train if training else single
+    batch = (train if training else single).to(setting.device)
+    on_gpu = setting.device == "cuda"
     predict = _predictor(code, model, batch, len(numbers), training)
     call: Callable[[], object] = predict
     if training:
@@ -176,17 +181,26 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
     call()
     times = []
     for _ in range(setting.repeats):
+        if on_gpu:
+            torch.cuda.synchronize()
         start = time.perf_counter()
         call()
+        if on_gpu:
+            torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - start))
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {
         "milliseconds": times,
-        "peak_mb": kilobytes / 1024,
+        "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _resident_mb(),
         "atoms": batch.num_atoms,
         "edges_per_atom": neighbors,
         "parameters": sum(p.numel() for p in parameters),
     }
+
+
+def _resident_mb() -> float:
+    """Largest resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB; bytes on macOS
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _training_step(

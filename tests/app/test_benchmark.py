@@ -84,3 +84,10 @@ def test_bad_input_is_named() -> None:
         load_system("absent.xyz")
     with pytest.raises(InputError, match="absent"):
         find_allocators("absent.so")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    for device in ("cuda", "tpu"):
+        with pytest.raises(InputError, match=f"--device {device}"):
+            benchmark.benchmark_command(["--device", device])
