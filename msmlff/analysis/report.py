@@ -415,9 +415,11 @@ def _data_section(run: RunFolder) -> Section:
         ("validation", _plain(data.get("n_val"))),
         ("test", _plain(data.get("n_test"))),
         ("elements", " ".join(data.get("species", ())) or NOTHING),
+        ("labels", data.get("label") or NOTHING),
         ("groups by", group_label(data["group_name"]) if data.get("group_name") else NOTHING),
     ]
     section.tables.append(TableBlock(rows))
+    section.tables += _door_table(data)
     if data.get("e0s"):
         residual = data.get("e0_residual_rmse")
         caption = f"Taken from: {data.get('e0_source', 'unknown')}."
@@ -426,6 +428,19 @@ def _data_section(run: RunFolder) -> Section:
         e0s = [(symbol, f"{energy:.6f}") for symbol, energy in data["e0s"].items()]
         section.tables.append(TableBlock(e0s, ("element", "E0 / eV"), "Reference energies", caption))
     return section
+
+
+def _door_table(data: Mapping[str, Any]) -> list[TableBlock]:
+    """What the checks of the frames let through, left out or could not see, if anything."""
+    rows = []
+    for part, report in data.get("door", {}).items():
+        for defect, count in report.get("counts", {}).items():
+            rows.append((part, f"{defect}, {count} times", report.get("examples", {}).get(defect, "")))
+        for check, reason in report.get("not_checked", {}).items():
+            rows.append((part, f"{check} not checked", reason))
+    for pair, count in data.get("shared", {}).items():
+        rows.append((pair, f"shared, {count} frames", "the same geometry in both parts"))
+    return [TableBlock(rows, ("part", "found", "first, or why"), "Checks of the frames")] if rows else []
 
 
 def _model_section(run: RunFolder) -> Section:

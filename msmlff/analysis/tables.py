@@ -177,6 +177,8 @@ def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("test", f"{data.get('n_test', NOTHING)} frames"),
         ("elements", " ".join(data.get("species", ())) or NOTHING),
     ]
+    if data.get("label"):
+        rows.append(("labels", str(data["label"])))
     if data.get("group_name"):
         rows.append(("groups by", group_label(data["group_name"])))
     if data.get("pool_hash"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ase.calculators.calculator import CalculatorError
 from rich.console import Console
 
 from msmlff.data.card import DataCard, data_card_markdown
@@ -12,6 +13,7 @@ from msmlff.data.door import DEFECTS, Door
 from msmlff.data.fetch import fetch_cheng2020
 from msmlff.data.formats import LabelKeys, read_frames
 from msmlff.data.label_checks import check_forces_against_engine
+from msmlff.errors import InputError
 
 
 def data_command(arguments: list[str]) -> int:
@@ -28,6 +30,13 @@ def data_command(arguments: list[str]) -> int:
     check = commands.add_parser("check", help="the checks of the door; forces against an engine's energies")
     check.add_argument("files", type=Path, nargs="+")
     check.add_argument("--allow", nargs="+", default=[], choices=DEFECTS, help="defects only counted")
+    check.add_argument(
+        "--drop", nargs="+", default=[], choices=DEFECTS, help="defects whose frames are left out"
+    )
+    check.add_argument(
+        "--require", nargs="+", default=["energy", "forces"], choices=["energy", "forces", "stress"]
+    )
+    check.add_argument("--group-key", default=None, help="info key that names the trajectory of a frame")
     check.add_argument("--engine", choices=["GFN1-xTB", "GFN2-xTB"], help="the labels' own level, by tblite")
     check.add_argument("--electronic-temperature", type=float, default=300.0, help="K, of the engine")
     check.add_argument("--frames", type=int, default=5, help="so many of a file are compared with the engine")
@@ -51,9 +60,11 @@ def data_command(arguments: list[str]) -> int:
 
 def _check(options: argparse.Namespace, console: Console) -> None:
     """One line a file; InputError at the first defect."""
-    door = Door(allow=tuple(options.allow))
+    door = Door(
+        allow=tuple(options.allow), drop=tuple(options.drop), require=tuple(dict.fromkeys(options.require))
+    )
     for path in options.files:
-        frames = list(read_frames(path))
+        frames = list(read_frames(path, LabelKeys(group=options.group_key)))
         console.print(f"{path}: {door.check(frames).summary}", soft_wrap=True, highlight=False)
         if options.engine is None:
             continue
@@ -62,7 +73,11 @@ def _check(options: argparse.Namespace, console: Console) -> None:
         engine = TBLite(
             method=options.engine, electronic_temperature=options.electronic_temperature, verbosity=0
         )
-        for found in check_forces_against_engine(frames, engine, options.frames):
+        try:
+            checks = check_forces_against_engine(frames, engine, options.frames)
+        except CalculatorError as error:
+            raise InputError(f"{path}: {options.engine} could not calculate a frame: {error}") from error
+        for found in checks:
             console.print(
                 f"  {found.source}: force along a random direction {found.labelled:.4f} eV/Å, "
                 f"{options.engine}'s energies say {found.differences:.4f}",

@@ -65,7 +65,7 @@ def prepare_run(
     train, val, test = sets
     assert train is not None
     if val is None:
-        raise InputError("the pool has no validation frames: set pool.val=FILE or pool.fractions.val")
+        raise InputError("the pool has no validation frames: set pool.val=[FILE] or pool.fractions.val")
     train.check_budget(spec.batch, "training.batch", "the chosen frames")
     val.check_budget(spec.validation_batch, "training.validation_batch", "val")
     if test is not None:
@@ -171,8 +171,9 @@ def _data_facts(pool: Pool, spec: PoolSpec, chosen: FrameStore, e0s: ReferenceEn
         "e0s": e0s.by_symbol(),
         "e0_source": e0s.source,
         "e0_residual_rmse": rmse if np.isfinite(rmse) else None,
-        "group_name": spec.keys.group if (pool.train.group != "").any() else None,
+        "group_name": (spec.group_label or spec.keys.group) if (pool.train.group != "").any() else None,
         "door": {part: report.to_dict() for part, report in pool.reports.items()},
+        "shared": pool.shared,
     }
 
 
@@ -185,6 +186,7 @@ def door_notes(facts: dict[str, Any], spec: TrainingSpec) -> list[str]:
             notes.append(f"{part}: {defect} {count} times, first: {report['examples'][defect]}")
         for check, reason in report["not_checked"].items():
             unchecked.setdefault(f"{check} not checked: {reason}", []).append(part)
+    notes += [f"{pair}: {count} frames are in both parts" for pair, count in facts["data"]["shared"].items()]
     notes += [f"{', '.join(parts)}: {text}" for text, parts in unchecked.items()]
     for target in facts["data"]["labels"]:
         if spec.loss.term(target).weight == 0:

@@ -54,6 +54,7 @@ class PoolSpec:
         min_distance: Å, see ``Door``.
         max_force: eV/Å, see ``Door``.
         level: level of theory of the labels, for records and model files.
+        group_label: what the groups are, in tables and pictures; empty: the key that names them.
     """
 
     name: str
@@ -73,6 +74,7 @@ class PoolSpec:
     min_distance: float | None = None
     max_force: float = 100.0
     level: str = ""
+    group_label: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in ("blocks", "groups"):
@@ -95,6 +97,7 @@ class Pool:
         val, test: the other parts; None where there is none.
         isolated: the isolated atoms of all files, left out of the parts; None where there are none.
         reports: what the door saw, by part.
+        shared: frames that two parts share, where allowed, by pair of parts: {"train-test": 3}.
         spec: how it was read.
     """
 
@@ -104,6 +107,7 @@ class Pool:
     test: FrameStore | None
     isolated: FrameStore | None
     reports: dict[str, DoorReport]
+    shared: dict[str, int]
     spec: PoolSpec
 
     @property
@@ -152,7 +156,7 @@ def load_pool(spec: PoolSpec, cache_dir: Path | str | None = None, progress: Pro
     isolated_energies(isolated)  # raises where they disagree
     _check_groups(spec, stores["train"])
     stores = _with_missing_parts(spec, stores)
-    check_shared(stores, spec.allow)
+    shared = check_shared(stores, spec.allow)
     return Pool(
         name=spec.name,
         train=stores["train"],
@@ -160,6 +164,7 @@ def load_pool(spec: PoolSpec, cache_dir: Path | str | None = None, progress: Pro
         test=stores.get("test"),
         isolated=FrameStore.build(isolated, cache) if isolated else None,
         reports=reports,
+        shared=shared,
         spec=spec,
     )
 

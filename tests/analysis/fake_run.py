@@ -89,6 +89,9 @@ def fake_record(**changes: Any) -> dict[str, Any]:
             "e0_source": "least squares",
             "e0_residual_rmse": 0.1512,
             "group_name": "density_g_cm3",
+            "label": "PBE",
+            "door": {"train": {"counts": {"duplicate": 3}, "examples": {"duplicate": "pool.xyz:7: twice"}}},
+            "shared": {"train-test": 2},
         },
     }
     data = record["data"]

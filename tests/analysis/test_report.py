@@ -48,6 +48,10 @@ def test_complete_run(tmp_path):
         "force-size", "force-size-relative", "force-direction",
     }  # fmt: skip
     assert 'class="notice' not in page
+    assert re.search(r"labels</t[hd]>\s*<td[^>]*>PBE<", page)
+    assert "duplicate, 3 times" in page
+    assert "pool.xyz:7: twice" in page
+    assert "shared, 2 frames" in page
     assert "_target_: msmlff.models.msmace.MSMACE" in page
 
 

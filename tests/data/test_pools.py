@@ -158,7 +158,9 @@ def test_shared_frames_and_foreign_elements_are_found(folder) -> None:
     with pytest.raises(InputError, match=r"test\.extxyz:3 \(test\) is also in train \(train frame 7\)"):
         _load(folder)
     with pytest.warns(UserWarning, match="1 frames are shared between train-test"):
-        assert len(_load(folder, allow=("shared",)).test) == 4
+        pool = _load(folder, allow=("shared",))
+    assert len(pool.test) == 4
+    assert pool.shared == {"train-test": 1}
     write_frames(folder / "test.extxyz", _frames(3, 2, numbers=(1, 1, 16)))
     with pytest.raises(InputError, match=r"test\.extxyz:0: S is unknown to the model, which knows H, O"):
         _load(folder)
