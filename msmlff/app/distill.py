@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from msmlff.app.config import build, typed
+from msmlff.app.folder import refuse_other
 from msmlff.app.prepare import build_descriptor, choose
 from msmlff.app.runtime import command_line, pick_device, prepare
 from msmlff.app.train import run_guarded
@@ -27,6 +28,7 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
 
 def run(config: DictConfig, folder: Path, console: Console) -> None:
     """Select from the pool's own frames; write selection.json, pool_map.npz and selected.extxyz."""
+    refuse_other("distill", folder)
     prepare(config.threads, config.selection_seed)
     device = pick_device(config.device)
     spec = typed(PoolSpec, config.pool, "pool")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
 from msmlff.app.config import check_values
+from msmlff.app.folder import CONFIG, TakenFolderError, claim, read_config
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
 from msmlff.app.prepare import Prepared, door_notes, prepare_run
 from msmlff.app.record import Record, now, read_record, write_json
@@ -41,7 +41,6 @@ from msmlff.training.evaluate import predict
 from msmlff.training.fit import FitResult, Run, fit
 from msmlff.training.gate import check_forces
 
-CONFIG = "config.yaml"
 EXIT = {"finished": 0, "skipped": 0, "failed": 1, "diverged": 1, "input": 2, "interrupted": 130}
 exit_code = 0  # of the last job; Hydra does not hand back what a job returns
 
@@ -90,11 +89,8 @@ def resume_job(folder: Path) -> dict[str, Any]:
 
 def _earlier_job(config: DictConfig, folder: Path) -> str:
     """ "finished", "resumable" or "" for what a sweep finds in a job's folder."""
-    if not (folder / CONFIG).is_file():
-        return ""
-    earlier = OmegaConf.load(folder / CONFIG)
-    assert isinstance(earlier, DictConfig)
-    if deciding(earlier) != deciding(config):
+    earlier = read_config(folder)
+    if earlier is None or deciding(earlier) != deciding(config):
         return ""
     if OmegaConf.select(earlier, "pool.path") != OmegaConf.select(config, "pool.path"):
         return ""
@@ -117,9 +113,11 @@ def run_guarded(
     """
     global exit_code
     console = Console()
-    status, message = "finished", ""
+    status, message, ours = "finished", "", True
     try:
         work(console)
+    except TakenFolderError as error:
+        status, message, ours = "input", str(error), False
     except Interrupted as stop:
         status, message = "interrupted", f"{stop}. Continue with: python train.py resume={shown_path(folder)}"
     except DivergenceError as error:
@@ -140,7 +138,8 @@ def run_guarded(
         Console(stderr=True).print(
             f"[bold red]{status}:[/] {escape(message)}", highlight=False, soft_wrap=True
         )
-        _note_end(folder, command, "failed" if status == "input" else status, message)
+        if ours:
+            _note_end(folder, command, "failed" if status == "input" else status, message)
     exit_code = max(exit_code, EXIT[status])
     if status == "interrupted" and keep_going:
         raise SystemExit(EXIT[status])
@@ -167,24 +166,22 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
         resume: continue from checkpoints/last.ckpt.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    overrides = list(config.overrides)
+    facts = {
+        "command": command_line("train", overrides),
+        "overrides": overrides,
+        "version": versions()["msmlff"],
+        "git_revision": git_revision(),
+        "versions": versions(),
+    }
+    if not resume:
+        claim(folder)
+        OmegaConf.save(config, folder / CONFIG)
+    record = Record(folder, facts)
     check_values(config)
     prepare(config.threads, config.seed)
     device, dtype = pick_device(config.device), DTYPES[config.dtype]
     memory = PeakMemory(device)
-    if not resume:
-        _clear(folder)
-        OmegaConf.save(config, folder / CONFIG)
-    overrides = list(config.overrides)
-    record = Record(
-        folder,
-        {
-            "command": command_line("train", overrides),
-            "overrides": overrides,
-            "version": versions()["msmlff"],
-            "git_revision": git_revision(),
-            "versions": versions(),
-        },
-    )
     run_ = prepare_run(config, folder, console, device, dtype, resume)
     record.update(**run_.facts)
     console.print(start_page(record.content, door_notes(run_.facts, run_.spec)))
@@ -210,28 +207,6 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
         close_loggers(loggers, ended["status"])
     record.update(**ended)  # last: a run called finished has everything
     _say_where(folder, config, console)
-
-
-def _clear(folder: Path) -> None:
-    """Take away what an earlier run left in the folder: nothing of it may pass for this run's."""
-    if read_record(folder).get("status") == "finished":
-        raise InputError(
-            f"{shown_path(folder)} holds a finished run: name another folder (hydra.run.dir=FOLDER, for a "
-            "sweep hydra.sweep.dir=FOLDER), or delete this one"
-        )
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    for pattern in (
-        "record.json",
-        "report.html",
-        "metrics.csv",
-        "*.npz",
-        "*_metrics.json",
-        "model.safetensors",
-        "wandb_id.txt",
-    ):
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 def _model_record(record: dict[str, Any]) -> dict[str, Any]:
