@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
@@ -108,21 +108,36 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         InputError: an unknown key or choice, or a value of another type; the message says what to write.
     """
     options = get_args_parser().parse_known_args(list(arguments))[0]
+    overrides: list[str] = []
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-            parsed = parser.parse_overrides(options.overrides)
-            values = [_values(o, options.multirun) for o in parsed if not o.is_hydra_override()]
-            first = [texts[0] for texts in values]
-            check_values(compose(config_name, overrides=first))
+            parsed = [o for o in parser.parse_overrides(options.overrides) if not o.is_hydra_override()]
+            values = [_values(o, options.multirun) for o in parsed]
+            overrides = first = [texts[0] for texts in values]
+            check_values(compose(config_name, overrides=overrides))
             for i, texts in enumerate(values):
                 for text in texts[1:]:
-                    check_values(compose(config_name, overrides=[*first[:i], text, *first[i + 1 :]]))
+                    overrides = [*first[:i], text, *first[i + 1 :]]
+                    check_values(compose(config_name, overrides=overrides))
+        added = [o.get_key_element().lstrip("+") for o in parsed if o.is_add() or o.is_force_add()]
+        for key in added:
+            _check_added(key, config_name, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise InputError(_explain(error, config_name)) from None
+        found = re.search(r"Could not override '([^']+)'", str(error))
+        text = _unknown(found.group(1), config_name, overrides) if found else _without_paths(str(error))
+        raise InputError(text) from None
     finally:
         GlobalHydra.instance().clear()
+
+
+def _check_added(key: str, config_name: str, overrides: Sequence[str]) -> None:
+    """A key added with + is unknown where it is not the name of something (the classes check theirs)."""
+    if key.rpartition(".")[0] in ("", "data", "logger", "logger.wandb"):
+        keys, _ = _known(config_name, overrides)
+        if key not in keys:
+            raise InputError(_unknown(key, config_name, overrides))
 
 
 def _values(override: Override, multirun: bool) -> list[str]:
@@ -179,26 +194,39 @@ def check_values(config: DictConfig) -> None:
             raise InputError(f"{key}={node[name]!r}: write {advice}")
 
 
-def _explain(error: Exception, config_name: str) -> str:
-    text = str(error)
-    found = re.search(r"Could not override '([^']+)'", text)
-    if not found:
-        return "\n".join(
-            line
-            for line in text.splitlines()
-            if line.strip() and "Config search path" not in line and "provider=" not in line
-        )
-    key = found.group(1)
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        known = sorted(set(_keys(compose(config_name))) | {"resume", "pool.path"})
-    near = difflib.get_close_matches(key, known, n=4, cutoff=0.5)
-    prefix = key.rsplit(".", 1)[0] + "." if "." in key else ""
-    siblings = [k for k in known if k.startswith(prefix) and "." not in k[len(prefix) :]] if prefix else []
-    hint = f"Did you mean {', '.join(near)}?" if near else ""
-    listed = (
-        f"Keys of {prefix[:-1]}: {', '.join(siblings)}." if siblings else f"Keys: {', '.join(_top(known))}."
-    )
-    return f"there is no configuration key '{key}'. {hint} {listed}".replace("  ", " ")
+def _without_paths(text: str) -> str:
+    hidden = ("Config search path", "provider=")
+    return "\n".join(t for t in text.splitlines() if t.strip() and not any(word in t for word in hidden))
+
+
+def _known(config_name: str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The keys and the groups there are under the choices among the overrides."""
+    folder = config_folder()
+    choices = [o for o in overrides if (folder / re.split("[@=]", o)[0]).is_dir()]
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        try:
+            config = compose(config_name, overrides=choices, return_hydra_config=True)
+        except HydraException:  # a choice is wrong, too
+            config = compose(config_name, return_hydra_config=True)
+    groups = [g for g in map(str, config.hydra.runtime.choices) if not g.startswith("hydra/")]
+    with open_dict(config):
+        del config["hydra"]
+    return sorted({*_keys(config), "resume", "pool.path"}), sorted(groups)
+
+
+def _unknown(key: str, config_name: str, overrides: Sequence[str]) -> str:
+    """What to write instead of a key, or a group, that there is not."""
+    keys, groups = _known(config_name, overrides)
+    candidates = list(dict.fromkeys([*groups, *keys] if "/" in key else [*keys, *groups]))
+    same = [c for c in candidates if re.split("[./]", c)[-1] == key]  # of another parent
+    near = list(dict.fromkeys([*same, *difflib.get_close_matches(key, candidates, n=4, cutoff=0.5)]))[:4]
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    if "/" in key:
+        return f"there is no configuration group '{key}'.{hint} Groups: {', '.join(groups)}."
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if parent and k.rpartition(".")[0] == parent]
+    listed = f"Keys of {parent}: {', '.join(siblings)}." if siblings else f"Keys: {', '.join(_top(keys))}."
+    return f"there is no configuration key '{key}'.{hint} {listed}"
 
 
 def _top(keys: Iterable[str]) -> list[str]:

@@ -31,6 +31,18 @@ from msmlff.errors import InputError
         (["data.selection_seed=x"], "data.selection_seed='x': write a whole number"),
         (["logger.tensorboard=7"], "logger.tensorboard=7: write true or false"),
         (["logger=wandb", "logger.wandb.mode=live"], "logger.wandb.mode='live': write online"),
+        (
+            ["model=mace", "model.cutof=3"],
+            r"'model.cutof'. Did you mean model.cutoff.*of model: .*model.l_max",
+        ),
+        (["-m", "model=msmace,mace", "model.scales=[]"], "'model.scales'. .*of model: .*model.cutoff"),
+        (["logger=wandb", "logger.wandb.mod=x"], "'logger.wandb.mod'. Did you mean logger.wandb.mode"),
+        (["training/los=mae"], "no configuration group 'training/los'. Did you mean training/loss"),
+        (["loss=mae"], "no configuration key 'loss'. Did you mean training/loss|training.loss"),
+        (["+sead=3"], "no configuration key 'sead'. Did you mean seed"),
+        (["+data.foo=1"], "no configuration key 'data.foo'. .*Keys of data: data.budget"),
+        (["++data.foo=1"], "no configuration key 'data.foo'"),
+        (["+selector=cpd"], "no configuration key 'selector'. Did you mean .*selector@data.selector"),
         (["training=5"], "Config group override must be a string"),
     ],
 )
@@ -46,6 +58,7 @@ def test_what_is_refused(arguments: list[str], words: str) -> None:
         [],
         ["-m", "model=glob(*)", "data=glob(*)", "seed=range(1,4)"],
         ["-m", "experiment=cpd_paper", "pool.path=x", "seed=1,2"],
+        ["+training.loss.group_weights.g1=2", "++seed=3", "selector@data.selector=random"],
         ["threads=2", "data.budget=null", "tags=[a,b]", "logger=csv", "hydra.run.dir=there"],
     ],
 )
