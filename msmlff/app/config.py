@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -89,6 +89,14 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
 def register_resolvers() -> None:
     """Resolvers that the files in conf/ use."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("group_choices", group_choices, replace=True)
+
+
+def group_choices(chosen: Mapping[str, Any]) -> str:
+    """A line "GROUP: CHOICE, ..." for each group that a command has; Hydra's own list has every folder."""
+    groups = sorted(str(g) for g in chosen if not str(g).startswith("hydra/"))
+    files = {g: sorted((config_folder() / g.partition("@")[0]).glob("*.yaml")) for g in groups}
+    return "\n".join(f"{group}: {', '.join(path.stem for path in files[group])}" for group in groups)
 
 
 def run_name(overrides: str) -> str:
@@ -217,7 +225,7 @@ def _known(config_name: str, overrides: Sequence[str]) -> tuple[list[str], list[
 def _unknown(key: str, config_name: str, overrides: Sequence[str]) -> str:
     """What to write instead of a key, or a group, that there is not."""
     keys, groups = _known(config_name, overrides)
-    candidates = list(dict.fromkeys([*groups, *keys] if "/" in key else [*keys, *groups]))
+    candidates = groups if "/" in key else list(dict.fromkeys([*keys, *groups]))
     same = [c for c in candidates if re.split("[./]", c)[-1] == key]  # of another parent
     near = list(dict.fromkeys([*same, *difflib.get_close_matches(key, candidates, n=4, cutoff=0.5)]))[:4]
     hint = f" Did you mean {', '.join(near)}?" if near else ""

@@ -25,6 +25,7 @@ from msmlff.models.files import load_model
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[[Sequence[str], Path], subprocess.Popen]
+GROUPS = ("model", "pool", "data", "descriptor", "training", "logger", "experiment")
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +209,12 @@ def test_weights_and_biases_gets_one_finished_run_for_each_job(
 def test_help_lists_every_group_and_choice(train: Command, repository: Path, tmp_path: Path) -> None:
     done = train(["--help"], tmp_path)
     assert done.returncode == 0, done.stderr
-    for group in ("model", "pool", "data", "descriptor", "training", "logger", "experiment"):
+    for group in GROUPS:
         choices = sorted(p.stem for p in (repository / "conf" / group).glob("*.yaml"))
         assert f"{group}: {', '.join(choices)}" in done.stdout
+    listed = done.stdout.split("choices ==\n")[1].split("\n\n")[0].splitlines()
+    shown = [*GROUPS, "selector@data.selector", "training/loss", "training/optimizer", "training/schedule"]
+    assert [line.partition(":")[0] for line in listed] == sorted(shown)
     assert "python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -226,6 +230,8 @@ def test_help_of_distill_is_its_own(
     assert end.value.code == 0
     out = capfd.readouterr().out
     assert "msmlff distill [GROUP=CHOICE ...] [KEY=VALUE ...]" in out
+    assert "\nselector: cpd, full, random\n" in out
+    assert "training" not in out
     assert "train.py" not in out
 
 
