@@ -16,11 +16,12 @@ from pytorch_lightning.loggers.logger import Logger
 from rich.console import Console
 
 from msmlff.data.configuration import Configuration
-from msmlff.errors import InputError
+from msmlff.errors import DivergenceError, InputError
 from msmlff.models.base import ForceField
 from msmlff.training.checkpoints import RunCheckpoints, read_checkpoint
 from msmlff.training.data_module import FrameDataModule, FrameSet
 from msmlff.training.loss import check_groups
+from msmlff.training.metrics import NAMES
 from msmlff.training.module import ForceFieldModule
 from msmlff.training.progress import RunProgress
 from msmlff.training.specs import TrainingSpec
@@ -132,8 +133,9 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         A FitResult whose model carries the best averaged weights.
 
     Raises:
-        InputError: no frames, or a checkpoint that is missing or damaged.
-        DivergenceError: the loss left the road.
+        InputError: no frames, no validation label that is trained on, or a checkpoint that is missing or
+            damaged.
+        DivergenceError: the loss left the road, or no validation error was finite.
         Interrupted: SIGTERM or Ctrl-C; checkpoints/last.ckpt is written.
     """
     if len(train) == 0 or len(val) == 0:
@@ -141,11 +143,16 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     check_groups(spec.loss.group_weights, train.frames.group.tolist())
     checkpoints = RunCheckpoints(run.folder / "checkpoints", spec.checkpoint_seconds, run.settings)
     start_step = int(read_checkpoint(checkpoints.last)["global_step"]) if run.resume else 0
+    spread = label_spread(train.frames, e0_table(model))
     module = ForceFieldModule(
         model,
         spec,
         available_labels(train.frames),
-        label_spread(train.frames, e0_table(model)),
+        {
+            name: spread[name]
+            for name in (f"{NAMES[t]}_rmse" for t in available_labels(val.frames))
+            if name in spread
+        },
         lambda ids: ", ".join(train.frames[i].source or f"frame {i}" for i in ids),
     )
     data = FrameDataModule(
@@ -160,13 +167,18 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     progress = RunProgress(run.console)
     callbacks: list[Any] = [progress, *run.callbacks]
     if spec.early_stopping is not None:
-        callbacks.append(StopEarly("val/score", patience=spec.early_stopping, mode="min"))
+        callbacks.append(StopEarly("val/score", patience=spec.early_stopping, mode="min", check_finite=False))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners
     trainer = build_trainer(spec, run, [*callbacks, checkpoints])
     with warnings.catch_warnings():
         for message in QUIET:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, data, ckpt_path=str(checkpoints.last) if run.resume else None, weights_only=True)
+    if checkpoints.best_step < 0:
+        raise DivergenceError(
+            f"{run.folder}: no validation gave finite errors, so there are no best weights; look at the "
+            f"validation frames, then lower training.optimizer.lr (now {spec.optimizer.lr:g})"
+        )
     best = load_weights(module, checkpoints.best)
     figures = {
         "seconds_training": progress.seconds,

@@ -148,15 +148,14 @@ class Loss:
         parts: dict[str, Tensor] = {}
         for target in TARGETS:
             if weights[target] > 0:
-                error, frame_weight = residual(target, prediction, batch)
-                parts[target] = self._mean(target, error, frame_weight)
+                parts[target] = self._mean(target, *residual(target, prediction, batch))
         parts["loss"] = torch.stack([weights[t] * parts[t] for t in parts]).sum()
         return parts
 
-    def _mean(self, target: str, error: Tensor, weight: Tensor) -> Tensor:
-        """Weighted mean over the labelled entries."""
-        labelled = torch.isfinite(error)
-        error = torch.where(labelled, error, torch.zeros_like(error))
+    def _mean(self, target: str, error: Tensor, labelled: Tensor, weight: Tensor) -> Tensor:
+        """Weighted mean over the labelled entries of frames with weight."""
+        counted = labelled & (weight > 0)
+        error = torch.where(counted, error, 0.0)
         term = self.spec.term(target)
         if term.kind == "mse":
             values = error.square()
@@ -166,8 +165,7 @@ class Loss:
             values = torch.nn.functional.huber_loss(
                 error, torch.zeros_like(error), delta=term.delta, reduction="none"
             )
-        count = (labelled * (weight > 0)).sum()
-        return (weight * values).sum() / count.clamp_min(1)
+        return (weight * values).sum() / counted.sum().clamp_min(1)
 
 
 def _check_stage(stage: LossStage, available: Sequence[str]) -> None:
@@ -182,22 +180,22 @@ def _check_stage(stage: LossStage, available: Sequence[str]) -> None:
             raise InputError(f"training.loss.stages: weight {weight} of {target} is negative")
 
 
-def residual(target: str, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Prediction minus label, NaN where there is no label, and the frames' weights broadcast to it.
+def residual(target: str, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Prediction minus label, where there is a label, and the frames' weights.
+
+    The label alone decides: a prediction that is not finite is an error that is not finite.
 
     Returns:
-        [frames] eV/atom for energy, [atoms, 3] eV/Å for forces, [frames, 3, 3] eV/Å³ for stress, each with
-        weights of a shape that broadcasts.
+        The errors, [frames] eV/atom for energy, [atoms, 3] eV/Å for forces, [frames, 3, 3] eV/Å³ for stress,
+        0 where there is no label; whether there is one, of the same shape; weights of a shape that
+        broadcasts.
     """
     weight = batch.weight if batch.weight is not None else torch.ones_like(batch.cell[:, 0, 0])
-    if target == "energy":
-        assert batch.energy is not None
-        atoms = batch.atom_ptr.diff()
-        return (prediction.energy - batch.energy) / atoms, weight
     if target == "forces":
-        assert batch.forces is not None
-        assert prediction.forces is not None
-        return prediction.forces - batch.forces, weight[batch.frame, None]
-    assert batch.stress is not None
-    assert prediction.stress is not None
-    return prediction.stress - batch.stress, weight[:, None, None]
+        weight = weight[batch.frame, None]
+    elif target == "stress":
+        weight = weight[:, None, None]
+    label, value = getattr(batch, target), getattr(prediction, target)
+    labelled = torch.isfinite(label)
+    error = torch.where(labelled, value - label, 0.0)
+    return (error / batch.atom_ptr.diff() if target == "energy" else error), labelled, weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -30,9 +31,8 @@ class ErrorSums:
         """Add a batch; entries without a label do not count."""
         rows = []
         for target in self.targets:
-            error = residual(target, prediction, batch)[0].detach().double()
-            labelled = torch.isfinite(error)
-            error = torch.where(labelled, error, torch.zeros_like(error))
+            error, labelled, _ = residual(target, prediction, batch)
+            error = error.detach().double()
             rows.append(torch.stack([error.square().sum(), error.abs().sum(), labelled.sum().double()]))
         sums = torch.stack(rows)
         self.sums = sums if self.sums is None else self.sums + sums
@@ -61,6 +61,10 @@ def relative_score(errors: Mapping[str, float], spread: Mapping[str, float]) -> 
     Args:
         errors: from ``ErrorSums.compute``.
         spread: standard deviation of each label in the training frames, same keys and units ("energy_rmse":
-            ...).
+            ...), each positive.
+
+    Returns:
+        Infinity where an error of ``spread`` is missing or not finite: never better than another score.
     """
-    return sum(errors[key] / value for key, value in spread.items() if key in errors and value > 0)
+    score = sum(errors.get(key, math.inf) / value for key, value in spread.items())
+    return score if math.isfinite(score) else math.inf

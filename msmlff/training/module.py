@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from msmlff.data.batch import Batch
+from msmlff.errors import InputError
 from msmlff.models.base import ForceField
 from msmlff.training.divergence import DivergenceGuard
 from msmlff.training.ema import averaged_copy, update_average
@@ -29,8 +30,12 @@ class ForceFieldModule(pl.LightningModule):
         model: the model, raw weights; validated and shipped are its averaged weights, ``eval_model``.
         spec: the training run.
         available: labels that the training frames carry, of "energy", "forces", "stress".
-        spread: standard deviation of each label, {"energy_rmse": meV/atom, "force_rmse": meV/Å, ...}.
+        spread: standard deviation of each label of the score, {"energy_rmse": meV/atom, "force_rmse": meV/Å,
+            ...}; targets that are not trained, and labels that do not vary, do not count.
         describe: names frames by their index in the training store, for error messages.
+
+    Raises:
+        InputError: for a loss that is refused, or a score to which nothing counts.
     """
 
     def __init__(
@@ -50,8 +55,14 @@ class ForceFieldModule(pl.LightningModule):
         self.spread = {
             name: value
             for name, value in spread.items()
-            if self.loss.uses({"force": "forces"}.get(t := name.split("_")[0], t))
+            if value > 0 and self.loss.uses({"force": "forces"}.get(t := name.split("_")[0], t))
         }
+        if not self.spread:
+            raise InputError(
+                "no validation frame carries a label that is trained on and that varies among the training "
+                f"frames ({', '.join(t for t in TARGETS if self.loss.uses(t))}): validate on frames with "
+                "these labels"
+            )
         self.score = float("inf")
         self.plateau: ReduceLROnPlateau | None = None
         self.val_sums = ErrorSums(tuple(t for t in TARGETS if t in available))

@@ -25,7 +25,7 @@ from msmlff.training.checkpoints import BEST, LAST, Interrupted, read_checkpoint
 from msmlff.training.data_module import FrameSet
 from msmlff.training.evaluate import predict
 from msmlff.training.fit import Run, fit, label_spread
-from msmlff.training.loss import LossSpec, LossStage
+from msmlff.training.loss import LossSpec, LossStage, LossTerm
 from msmlff.training.metrics_file import MetricsFile
 from msmlff.training.optim import OptimizerSpec, ScheduleSpec, lr_factor
 from msmlff.training.specs import TrainingSpec
@@ -186,6 +186,68 @@ def test_divergence_names_step_frames_and_advice(
         DivergenceError, match=r"(?s)diverged at step \d+.*emt-1:\d+.*lower training.optimizer.lr"
     ):
         fit(make_model(), *frame_sets, spec, run(run_folder))
+
+
+class Poison(pl.Callback):
+    """Makes every weight NaN before the step or the validation that follows ``step`` steps."""
+
+    def __init__(self, step: int, at_validation: bool) -> None:
+        self.step, self.at_validation = step, at_validation
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        self._act(trainer, module, at_validation=False)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._act(trainer, module, at_validation=True)
+
+    def _act(self, trainer: pl.Trainer, module: pl.LightningModule, at_validation: bool) -> None:
+        if trainer.global_step == self.step and at_validation == self.at_validation:
+            for parameter in module.parameters():
+                parameter.data.fill_(float("nan"))
+
+
+def test_weights_that_are_not_finite_stop_the_run_and_are_never_the_best(
+    frame_sets: Sets, make_model: MakeModel, tmp_path: Path
+) -> None:
+    for early_stopping in (None, 5):
+        folder = tmp_path / str(early_stopping)
+        with pytest.raises(DivergenceError, match=r"(?s)diverged at step 10: loss nan.*emt-1:\d+"):
+            fit(
+                make_model(),
+                *frame_sets,
+                replace(SPEC, early_stopping=early_stopping),
+                run(folder, callbacks=[Poison(10, at_validation=False)]),
+            )
+        assert read_checkpoint(folder / "checkpoints" / BEST)["global_step"] == 8
+    result = fit(
+        make_model(), *frame_sets, SPEC, run(tmp_path / "end", callbacks=[Poison(24, at_validation=True)])
+    )
+    assert result.best_step < 24
+    assert all(torch.isfinite(p).all() for p in result.model.parameters())
+    only = replace(SPEC, validations=1, early_stopping=5)
+    with pytest.raises(DivergenceError, match="no validation gave finite errors"):
+        fit(
+            make_model(), *frame_sets, only, run(tmp_path / "one", callbacks=[Poison(24, at_validation=True)])
+        )
+
+
+def test_a_validation_set_needs_a_label_that_is_trained_on(
+    frame_sets: Sets, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """One of several is enough; the score is then of that one."""
+
+    def stripped(**labels: Any) -> FrameSet:
+        frames = [replace(frame, **labels) for frame in frame_sets[1].frames]
+        return FrameSet.at_cutoff(FrameStore.build(frames, tmp_path / "cache"), 4.0)
+
+    energies = LossSpec(forces=LossTerm(weight=0.0), stress=LossTerm(weight=0.0))
+    val = stripped(energy=float("nan"))
+    with pytest.raises(
+        InputError, match=r"no validation frame carries a label that is trained on.*\(energy\)"
+    ):
+        fit(make_model(), frame_sets[0], val, replace(SPEC, loss=energies), run(tmp_path / "none"))
+    result = fit(make_model(), frame_sets[0], val, SPEC, run(tmp_path / "forces"))
+    assert 0 < result.best_score < float("inf")
 
 
 def test_early_stopping_stops(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:

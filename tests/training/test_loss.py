@@ -15,6 +15,7 @@ from msmlff.errors import InputError
 from msmlff.models.base import Prediction
 from msmlff.training.data_module import FrameSet
 from msmlff.training.loss import Loss, LossSpec, LossStage, LossTerm, check_groups, group_factor
+from msmlff.training.metrics import ErrorSums, relative_score
 
 ALL = ("energy", "forces", "stress")
 
@@ -121,3 +122,32 @@ def test_groups_are_named_as_they_are_written_or_by_their_number() -> None:
     check_groups(weights, ["1.10", "solid", "liquid"])
     with pytest.raises(InputError, match=r"no training frame is of group 1.1; groups: 1.12, solid"):
         check_groups(weights, ["1.12", "solid"])
+
+
+def test_a_prediction_that_is_not_finite_is_an_error_where_there_is_a_label(
+    batch: Batch, prediction: Prediction
+) -> None:
+    """NaN in loss and score; where no label is, or no weight, neither loss nor gradient notices."""
+    forces = prediction.forces.clone()
+    forces[batch.frame == 1] = float("nan")
+    forces.requires_grad_()
+    bad = replace(prediction, forces=forces)
+    spread = {"energy_rmse": 1.0, "force_rmse": 1.0}
+    sums = ErrorSums(ALL)
+    sums.update(bad, batch)
+    assert math.isnan(Loss(LossSpec(), ALL)(bad, batch, 0.0)["loss"].item())
+    assert relative_score(sums.compute(), spread) == math.inf
+    labels = torch.where((batch.frame == 1)[:, None], float("nan"), batch.forces)
+    for masked in (replace(batch, forces=labels), replace(batch, weight=torch.tensor([1.0, 0.0, 1.0]))):
+        loss = Loss(LossSpec(), ALL)(bad, masked, 0.0)["loss"]
+        (gradient,) = torch.autograd.grad(loss, forces)
+        assert math.isfinite(loss.item())
+        assert torch.isfinite(gradient).all()
+    sums.reset()
+    sums.update(bad, replace(batch, forces=labels))
+    assert math.isfinite(relative_score(sums.compute(), spread))
+
+
+def test_a_score_without_one_of_its_errors_is_never_the_best() -> None:
+    assert relative_score({"energy_rmse": 2.0}, {"energy_rmse": 4.0, "force_rmse": 1.0}) == math.inf
+    assert relative_score({"energy_rmse": 2.0, "force_rmse": 3.0}, {"energy_rmse": 4.0}) == 0.5
