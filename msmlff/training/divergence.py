@@ -44,6 +44,11 @@ class DivergenceGuard:
         if not loss.is_cuda or len(self.pending) >= LAG_ON_GPU:
             self.check()
 
+    def restart(self) -> None:
+        """Forget the averages: the losses that follow do not compare with those before."""
+        self.check()
+        self.average, self.lowest = float("nan"), float("inf")
+
     def check(self) -> None:
         """Read the losses that wait."""
         pending, self.pending = self.pending, []

@@ -38,7 +38,10 @@ AUTO_WEIGHT = {"energy": 10.0, "forces": 100.0, "stress": 10.0}
 
 @dataclass(frozen=True)
 class LossStage:
-    """From the fraction ``start`` of all steps on, the weights named here replace the terms' own."""
+    """From the fraction ``start`` of all steps on, the weights named here replace the terms' own.
+
+    A target whose own weight is ``auto`` keeps 0 where the pool does not carry its label.
+    """
 
     start: float
     weights: dict[str, float]
@@ -100,17 +103,24 @@ class Loss:
         available: which of energy, forces, stress the training frames carry.
 
     Raises:
-        InputError: for an unknown kind, a stage out of (0, 1), or a positive weight whose label never occurs.
+        InputError: for an unknown kind, a stage out of (0, 1), a positive weight whose label never occurs, or
+            weights that are all zero at some time.
     """
 
     def __init__(self, spec: LossSpec, available: Sequence[str]) -> None:
         self.spec = spec
         self.base = {target: self._base_weight(target, spec.term(target), available) for target in TARGETS}
         for stage in spec.stages:
-            _check_stage(stage, available)
+            _check_stage(stage, spec, available)
+        self.available = available
         self.stages = sorted(spec.stages, key=lambda stage: stage.start)
         if not any(self.base.values()):
             raise InputError("training.loss: every weight is zero; set training.loss.forces.weight, say")
+        for stage in self.stages:
+            if not any(self.weights(stage.start).values()):
+                raise InputError(
+                    f"training.loss.stages: every weight is zero from start={stage.start} on; write one > 0"
+                )
 
     @staticmethod
     def _base_weight(target: str, term: LossTerm, available: Sequence[str]) -> float:
@@ -121,7 +131,7 @@ class Loss:
             raise InputError(f"{key}.delta={term.delta}: write a positive number")
         if term.weight is None:
             return AUTO_WEIGHT[target] if target in available else 0.0
-        if term.weight < 0:
+        if not term.weight >= 0:
             raise InputError(f"{key}.weight={term.weight}: write a number >= 0, or null for automatic")
         if term.weight > 0 and target not in available:
             raise InputError(
@@ -135,12 +145,12 @@ class Loss:
         weights = dict(self.base)
         for stage in self.stages:
             if progress >= stage.start:
-                weights.update({t: float(w) for t, w in stage.weights.items() if self.base[t] > 0})
+                weights.update({t: float(w) for t, w in stage.weights.items() if t in self.available})
         return weights
 
     def uses(self, target: str) -> bool:
         """Whether the target has weight at any time."""
-        return self.base[target] > 0
+        return any(self.weights(start)[target] > 0 for start in (0.0, *(s.start for s in self.stages)))
 
     def __call__(self, prediction: Prediction, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The loss and its parts, {"loss", "energy", "forces", "stress"}: float64 scalars."""
@@ -168,7 +178,7 @@ class Loss:
         return (weight * values).sum() / counted.sum().clamp_min(1)
 
 
-def _check_stage(stage: LossStage, available: Sequence[str]) -> None:
+def _check_stage(stage: LossStage, spec: LossSpec, available: Sequence[str]) -> None:
     if not 0 < stage.start < 1:
         raise InputError(
             f"training.loss.stages: start={stage.start} is not between 0 and 1 (a share of the steps)"
@@ -176,8 +186,13 @@ def _check_stage(stage: LossStage, available: Sequence[str]) -> None:
     for target, weight in stage.weights.items():
         if target not in TARGETS:
             raise InputError(f"training.loss.stages: unknown target '{target}'; write {', '.join(TARGETS)}")
-        if weight < 0:
-            raise InputError(f"training.loss.stages: weight {weight} of {target} is negative")
+        if not weight >= 0:
+            raise InputError(f"training.loss.stages: weight {weight} of {target}: write a number >= 0")
+        if weight > 0 and target not in available and spec.term(target).weight is not None:
+            raise InputError(
+                f"training.loss.stages: {target} has the weight {weight}, but no training frame carries "
+                f"{target}: take it out of the stages or name the label with pool.keys.{target}"
+            )
 
 
 def residual(target: str, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

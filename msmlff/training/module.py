@@ -85,6 +85,8 @@ class ForceFieldModule(pl.LightningModule):
             batch, forces=self._needs_forces, stress=self.loss.uses("stress"), create_graph=True
         )
         parts = self.loss(prediction, batch, self.progress)
+        if self.loss.weights(self.progress) != self.loss.weights((self.global_step - 1) / self.spec.steps):
+            self.guard.restart()
         self.guard.add(self.global_step, batch, parts["loss"].detach())
         for name, value in parts.items():
             self.log(f"train/{name}", value.detach(), batch_size=batch.num_frames)

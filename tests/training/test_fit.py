@@ -188,6 +188,14 @@ def test_divergence_names_step_frames_and_advice(
         fit(make_model(), *frame_sets, spec, run(run_folder))
 
 
+def test_a_stage_that_raises_the_loss_is_no_divergence(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path
+) -> None:
+    loss = LossSpec(energy=LossTerm(weight=0.0), stages=[LossStage(0.5, {"energy": 1e9})])
+    spec = replace(SPEC, loss=loss, optimizer=OptimizerSpec(lr=1e-12), divergence_factor=10.0)
+    assert fit(make_model(), *frame_sets, spec, run(run_folder)).steps == 24
+
+
 class Poison(pl.Callback):
     """Makes every weight NaN before the step or the validation that follows ``step`` steps."""
 

@@ -93,7 +93,15 @@ def test_late_stage_raises_the_energy_weight() -> None:
     assert loss.weights(0.75) == {"energy": 1000.0, "forces": 100.0, "stress": 10.0}
 
 
-def test_a_stage_does_not_bring_back_a_target_without_labels() -> None:
+def test_a_stage_switches_a_target_on() -> None:
+    spec = LossSpec(energy=LossTerm(weight=0.0), stages=[LossStage(0.5, {"energy": 1000.0})])
+    loss = Loss(spec, ALL)
+    assert loss.uses("energy")
+    assert [loss.weights(p)["energy"] for p in (0.4, 0.5)] == [0.0, 1000.0]
+    assert not Loss(LossSpec(energy=LossTerm(weight=0.0)), ALL).uses("energy")
+
+
+def test_an_automatic_weight_follows_the_labels_in_stages_too() -> None:
     loss = Loss(LossSpec(stages=[LossStage(0.5, {"stress": 5.0})]), ("energy", "forces"))
     assert loss.weights(0.9)["stress"] == 0.0
 
@@ -108,6 +116,16 @@ def test_a_stage_does_not_bring_back_a_target_without_labels() -> None:
         (LossSpec(stages=[LossStage(1.5, {})]), "start=1.5"),
         (LossSpec(stages=[LossStage(0.5, {"force": 1.0})]), "unknown target 'force'"),
         (LossSpec(energy=LossTerm(weight=0.0), forces=LossTerm(weight=0.0)), "every weight is zero"),
+        (
+            LossSpec(stress=LossTerm(weight=0.0), stages=[LossStage(0.5, {"stress": 5.0})]),
+            "stages: stress has the weight 5.0, but no training frame carries stress",
+        ),
+        (
+            LossSpec(stages=[LossStage(0.7, {"energy": 0.0}), LossStage(0.5, {"forces": 0.0})]),
+            "stages: every weight is zero from start=0.7 on",
+        ),
+        (LossSpec(stages=[LossStage(0.5, {"energy": math.nan})]), "weight nan of energy"),
+        (LossSpec(forces=LossTerm(weight=math.nan)), "forces.weight=nan"),
     ],
 )
 def test_what_is_refused(spec: LossSpec, words: str) -> None:
