@@ -68,12 +68,17 @@ def _hydra(name: str, job: Callable, arguments: list[str]) -> None:
 
 def _train(arguments: list[str]) -> int:
     from msmlff.app import train
+    from msmlff.app.folder import CONFIG
+    from msmlff.app.settings import EDITABLE
 
     resume = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
     if resume:
         if len(arguments) > 1:
             others = " ".join(a for a in arguments if not a.startswith("resume="))
-            raise MSMLFFError(f"resume= takes the run's own configuration; leave out: {others}")
+            raise MSMLFFError(
+                f"resume= takes the run's own configuration; leave out: {others}. What does not decide the "
+                f"result can be changed in {Path(resume[0]) / CONFIG}: {', '.join(EDITABLE)}"
+            )
         train.resume_job(Path(resume[0]))
     else:
         _hydra("train", train.hydra_job, arguments)

@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from msmlff.errors import InputError
 
 # the rest: where and how it runs, what it shows. A pool may move: its content is checked by its hash.
-FREE = (
-    "choices", "overrides", "tags", "logger", "report", "gate", "device", "threads", "pool.path",
+EDITABLE = (
+    "tags", "logger", "report", "gate", "device", "threads", "pool.path",
     "training.workers", "training.log_every", "training.checkpoint_seconds",
 )  # fmt: skip
+FREE = ("choices", "overrides", *EDITABLE)
 
 
 def deciding(config: DictConfig) -> dict[str, Any]:
@@ -47,5 +48,5 @@ def check_unchanged(config: DictConfig, earlier: Mapping[str, Any], where: str) 
         lines = [f"{k} is {now.get(k, 'absent')} there and was {earlier.get(k, 'absent')}" for k in changed]
         raise InputError(
             f"{where} was edited where a resume cannot follow: {'; '.join(lines)}. Put that back, or start a "
-            f"new run. Free to change: {', '.join(FREE[2:])}"
+            f"new run. Free to change: {', '.join(EDITABLE)}"
         )

@@ -85,6 +85,13 @@ def test_a_changed_configuration_is_refused(
     assert (stopped / "record.json").read_bytes() == before
 
 
+def test_what_may_be_edited_is_named(main: Main, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main("resume=run", "device=cpu") == 2
+    err = " ".join(capfd.readouterr().err.split())
+    assert "leave out: device=cpu. What does not decide the result can be changed in run/config.yaml: " in err
+    assert "device, threads" in err
+
+
 def test_a_run_killed_after_its_last_step(main: Main, tmp_path: Path) -> None:
     """Trained to the end, and killed before it was tested."""
     assert main() == 0
