@@ -17,7 +17,7 @@ from rich.markup import escape
 from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
-from msmlff.app.config import check_values
+from msmlff.app.config import check_values, typed
 from msmlff.app.folder import CONFIG, TakenFolderError, claim, read_config
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
 from msmlff.app.prepare import Prepared, door_notes, prepare_run
@@ -33,6 +33,7 @@ from msmlff.app.runtime import (
     versions,
 )
 from msmlff.app.settings import check_unchanged, deciding
+from msmlff.data.pools import PoolSpec, load_pool
 from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.files import save_model
 from msmlff.training.checkpoints import LAST, Interrupted, read_checkpoint
@@ -58,10 +59,12 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     overrides = [o for o in hydra.overrides.task if o.partition("=")[0].lstrip("+~") != "resume"]
     plain.overrides = overrides
     resume = False
+    global exit_code
     if sweep:
         done = _earlier_job(plain, folder)
         if done in ("finished", "diverged"):
             Console().print(f"[dim]{shown_path(folder)}: {done} before, skipped[/]")
+            exit_code = max(exit_code, EXIT[done])
             return {"status": "skipped"}
         resume = done == "resumable"
     line = command_line("train", overrides)
@@ -94,10 +97,20 @@ def _earlier_job(config: DictConfig, folder: Path) -> str:
         return ""
     if OmegaConf.select(earlier, "pool.path") != OmegaConf.select(config, "pool.path"):
         return ""
-    status = read_record(folder).get("status")
+    record = read_record(folder)
+    status = record.get("status")
     if status in ("finished", "diverged"):  # bit for bit, a diverged run would diverge again
-        return status
+        return status if _same_pool(config, record) else ""
     return "resumable" if (folder / "checkpoints" / LAST).is_file() else ""
+
+
+def _same_pool(config: DictConfig, record: dict[str, Any]) -> bool:
+    """Whether the pool's files hold what they held; True where they cannot be read any more."""
+    try:  # from the cache that the earlier job filled
+        pool = load_pool(typed(PoolSpec, config.pool, "pool"))
+    except InputError:
+        return True
+    return pool.train.hash == record.get("data", {}).get("pool_hash")
 
 
 def run_guarded(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from emt_pool import emt_frames
 from omegaconf import OmegaConf
 
 from msmlff.app import cli, train
 from msmlff.app.record import read_record
+from msmlff.data.formats import write_frames
 
 Main = Callable[..., int]
 
@@ -113,4 +116,28 @@ def test_distill_does_not_write_into_another_commands_run(
     pool = ["pool=files", f"pool.path={pool_folder}", "budget=5", "selector=random"]
     assert cli.main(["distill", *pool, "hydra.run.dir=run"]) == 2
     assert "record.json there is not of distill" in " ".join(capfd.readouterr().err.split())
+    assert content(run) == before
+
+
+def test_a_sweep_started_again_looks_at_the_pool_and_at_how_jobs_ended(
+    main: Main, pool_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pool = tmp_path / "pool"
+    shutil.copytree(pool_folder, pool)
+    sweep = ("-m", f"pool.path={pool}", "seed=1", "report=false", "hydra.sweep.dir=sweep")
+    job = ("hydra.sweep.subdir=job", "training.steps=5", "training.validations=1")
+    assert main(*sweep, *job) == 0
+    run = tmp_path / "sweep" / "job"
+    assert main(*sweep, *job) == 0
+    assert "finished before, skipped" in capfd.readouterr().out
+    (run / "record.json").write_text(json.dumps({**read_record(run), "status": "diverged"}))
+    assert main(*sweep, *job) == 1
+    assert "diverged before, skipped" in capfd.readouterr().out
+    (run / "record.json").write_text(json.dumps({**read_record(run), "status": "finished"}))
+    write_frames(pool / "pool.extxyz", emt_frames(20, 9))
+    before = content(run)
+    assert main(*sweep, *job) == 2
+    streams = capfd.readouterr()
+    assert "skipped" not in streams.out
+    assert "job holds a finished run" in " ".join(streams.err.split())
     assert content(run) == before
