@@ -1,4 +1,4 @@
-"""msmlff data check, with a real engine."""
+"""msmlff data check, with a real engine, and msmlff data card."""
 
 from __future__ import annotations
 
@@ -51,3 +51,18 @@ def test_the_door_is_asked_without_an_engine(
     assert cli.main(["data", "check", path]) == 2
     assert "w.extxyz:1: the same geometry" in capsys.readouterr().err
     assert cli.main(["data", "check", path, "--allow", "duplicate"]) == 0
+
+
+def test_the_card_of_each_file_is_printed(
+    water: Configuration, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(tmp_path / name) for name in ("one.extxyz", "two.extxyz")]
+    write_frames(paths[0], [water])
+    write_frames(paths[1], [water, water])
+    assert cli.main(["data", "card", *paths]) == 0
+    first, second = capsys.readouterr().out.split("two.extxyz")
+    assert "one.extxyz" in first
+    assert "1 frames, 3 atoms" in first
+    assert "2 frames, 6 atoms" in second
+    assert cli.main(["data", "card", str(tmp_path / "none.extxyz")]) == 2
+    assert "none.extxyz" in capsys.readouterr().err
