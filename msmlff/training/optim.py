@@ -28,6 +28,9 @@ class OptimizerSpec:
         weight_decay: acts on matrices, not on vectors.
         beta1, beta2: decay of the averages of the gradient and of its square.
         precondition_every: soap alone: steps between two updates of the eigenbasis.
+
+    Raises:
+        InputError: for an unknown name or a value out of its range.
     """
 
     name: str = "amsgrad"
@@ -36,6 +39,16 @@ class OptimizerSpec:
     beta1: float = 0.9
     beta2: float = 0.999
     precondition_every: int = 10
+
+    def __post_init__(self) -> None:
+        key = "training.optimizer"
+        _check(f"{key}.name", self.name, self.name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
+        _check(f"{key}.lr", self.lr, 0 < self.lr < math.inf, "a positive number")
+        _check(f"{key}.weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a number >= 0")
+        _check(f"{key}.beta1", self.beta1, 0 <= self.beta1 < 1, "a number >= 0 and < 1")
+        _check(f"{key}.beta2", self.beta2, 0 <= self.beta2 < 1, "a number >= 0 and < 1")
+        every = self.precondition_every
+        _check(f"{key}.precondition_every", every, every >= 1, "a whole number >= 1")
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,9 @@ class ScheduleSpec:
         lr_min_factor: the lowest factor of lr.
         plateau_factor, plateau_patience: multiply lr by the factor after so many validations without a
             better score.
+
+    Raises:
+        InputError: for an unknown name or a value out of its range.
     """
 
     name: str = "cosine"
@@ -56,19 +72,23 @@ class ScheduleSpec:
     plateau_factor: float = 0.5
     plateau_patience: int = 5
 
+    def __post_init__(self) -> None:
+        key = "training.schedule"
+        _check(f"{key}.name", self.name, self.name in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+        _check(f"{key}.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "a whole number >= 0")
+        lowest, factor, patience = self.lr_min_factor, self.plateau_factor, self.plateau_patience
+        _check(f"{key}.lr_min_factor", lowest, 0 <= lowest <= 1, "a number from 0 to 1")
+        _check(f"{key}.plateau_factor", factor, 0 < factor < 1, "a number between 0 and 1")
+        _check(f"{key}.plateau_patience", patience, patience >= 0, "a whole number >= 0")
+
+
+def _check(key: str, value: object, good: bool, write: str) -> None:
+    if not good:
+        raise InputError(f"{key}={value}: write {write}")
+
 
 def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> Optimizer:
-    """The optimiser over the model's parameters.
-
-    Raises:
-        InputError: for an unknown name or a learning rate that is not positive.
-    """
-    if spec.name not in OPTIMIZERS:
-        raise InputError(f"training.optimizer.name={spec.name}: write one of {', '.join(OPTIMIZERS)}")
-    if not spec.lr > 0:
-        raise InputError(f"training.optimizer.lr={spec.lr}: write a positive number")
-    if spec.precondition_every < 1:
-        raise InputError("training.optimizer.precondition_every: write a whole number >= 1")
+    """The optimiser over the model's parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
@@ -103,10 +123,8 @@ def build_schedule(optimizer: Optimizer, spec: ScheduleSpec, steps: int) -> Lamb
     """The scheduler: stepped every step (constant, cosine) or every validation (plateau).
 
     Raises:
-        InputError: for an unknown name or a warm-up as long as the run.
+        InputError: for a warm-up as long as the run.
     """
-    if spec.name not in SCHEDULES:
-        raise InputError(f"training.schedule.name={spec.name}: write one of {', '.join(SCHEDULES)}")
     if spec.warmup_steps >= steps:
         raise InputError(
             f"training.schedule.warmup_steps={spec.warmup_steps} is not below training.steps={steps}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -305,13 +306,35 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 
 def test_unknown_choices(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
     for spec, words in (
-        (replace(SPEC, optimizer=OptimizerSpec(name="sgd")), "write one of adam, amsgrad, adamw, soap"),
-        (replace(SPEC, schedule=ScheduleSpec(name="step")), "write one of constant, cosine, plateau"),
         (replace(SPEC, schedule=ScheduleSpec(warmup_steps=24)), "warmup_steps=24"),
         (replace(SPEC, loss=LossSpec(group_weights={"g9": 2.0})), "no training frame is of group 'g9'"),
     ):
         with pytest.raises(InputError, match=words):
             fit(make_model(), *frame_sets, spec, run(run_folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "write"),
+    [
+        ("optimizer.name", "sgd", "write one of adam, amsgrad, adamw, soap"),
+        ("optimizer.lr", 0.0, "write a positive number"),
+        ("optimizer.lr", float("nan"), "write a positive number"),
+        ("optimizer.weight_decay", -0.1, "write a number >= 0"),
+        ("optimizer.beta1", 1.0, "write a number >= 0 and < 1"),
+        ("optimizer.beta2", -0.1, "write a number >= 0 and < 1"),
+        ("optimizer.precondition_every", 0, "write a whole number >= 1"),
+        ("schedule.name", "step", "write one of constant, cosine, plateau"),
+        ("schedule.warmup_steps", -1, "write a whole number >= 0"),
+        ("schedule.lr_min_factor", 1.5, "write a number from 0 to 1"),
+        ("schedule.plateau_factor", 1.0, "write a number between 0 and 1"),
+        ("schedule.plateau_patience", -1, "write a whole number >= 0"),
+    ],
+)
+def test_values_out_of_range_name_their_key(key: str, value: Any, write: str) -> None:
+    part, name = key.split(".")
+    spec: Any = {"optimizer": OptimizerSpec, "schedule": ScheduleSpec}[part]
+    with pytest.raises(InputError, match=re.escape(f"training.{key}={value}: {write}")):
+        spec(**{name: value})
 
 
 def test_frames_of_other_groups_than_the_weighted_ones_are_predicted(
