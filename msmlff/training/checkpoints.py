@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,12 +40,20 @@ class RunCheckpoints(Checkpoint):
         folder: the checkpoints folder.
         seconds: time between two writes of last.ckpt.
         settings: written into each checkpoint as "settings".
+        on_saved: called after each write.
     """
 
-    def __init__(self, folder: Path, seconds: float, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seconds: float,
+        settings: Mapping[str, Any],
+        on_saved: Callable[[], None] = lambda: None,
+    ) -> None:
         self.folder = folder
         self.seconds = seconds
         self.settings = settings
+        self.on_saved = on_saved
         self.best_score = float("inf")
         self.best_step = -1
         self.signal: int | None = None
@@ -112,6 +120,7 @@ class RunCheckpoints(Checkpoint):
                 f"could not write {path}: {error}. The one before it is kept; make room and continue with "
                 f"resume={self.folder.parent}"
             ) from error
+        self.on_saved()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -141,7 +141,10 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     if len(train) == 0 or len(val) == 0:
         raise InputError("training and validation both need at least one frame")
     check_groups(spec.loss.group_weights, train.frames.group.tolist())
-    checkpoints = RunCheckpoints(run.folder / "checkpoints", spec.checkpoint_seconds, run.settings)
+    progress = RunProgress(run.console)
+    checkpoints = RunCheckpoints(
+        run.folder / "checkpoints", spec.checkpoint_seconds, run.settings, progress.restart_clock
+    )
     start_step = int(read_checkpoint(checkpoints.last)["global_step"]) if run.resume else 0
     spread = label_spread(train.frames, e0_table(model))
     module = ForceFieldModule(
@@ -164,7 +167,6 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         start_step=start_step,
         pin_memory=run.device == "cuda",
     )
-    progress = RunProgress(run.console)
     callbacks: list[Any] = [progress, *run.callbacks]
     if spec.early_stopping is not None:
         callbacks.append(StopEarly("val/score", patience=spec.early_stopping, mode="min", check_finite=False))

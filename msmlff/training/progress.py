@@ -21,7 +21,7 @@ class RunProgress(Callback):
     """Shows the run in the terminal, measures its throughput, and prints a row for each validation.
 
     Attributes:
-        seconds: training time so far, validations left out.
+        seconds: training time so far, validations and the writing of checkpoints left out.
         waited: of it, seconds in which the step waited for its batch.
         atoms: atoms trained on, with repetition.
     """
@@ -33,6 +33,10 @@ class RunProgress(Callback):
         self._mark = 0.0
         self._bar: Progress | None = None
         self._loss = float("nan")
+
+    def restart_clock(self) -> None:
+        """Leave out the time since the last step."""
+        self._mark = time.perf_counter()
 
     @property
     def atoms_per_second(self) -> float:
@@ -50,7 +54,7 @@ class RunProgress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ForceFieldModule)
-        self._mark = time.perf_counter()
+        self.restart_clock()
         self.console.print(HEADER, style="bold", highlight=False)
         self.console.print(UNITS, style="dim", highlight=False)
         if self.console.is_terminal:
@@ -101,7 +105,7 @@ class RunProgress(Callback):
             f"{trainer.global_step:8d} {' '.join(cells)} {pl_module.score:8.4f} {lr:9.2e} {self._loss:10.4g}"
         )
         (self._bar.console if self._bar is not None else self.console).print(row, highlight=False)
-        self._mark = time.perf_counter()
+        self.restart_clock()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -359,6 +360,29 @@ def test_spread_is_the_trivial_predictors_error(stores: tuple[FrameStore, FrameS
     forces = np.concatenate([frame.forces for frame in train])
     assert spread["force_rmse"] == pytest.approx(1000 * np.sqrt(np.mean(forces**2)))
     assert spread["energy_rmse"] == pytest.approx(1000 * np.std([frame.energy / 8 for frame in train]))
+
+
+def test_writing_checkpoints_is_neither_training_nor_waiting(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that ticks once a look, and a thousand times a checkpoint: a tick to wait and one to train."""
+    now = [0.0]
+
+    def look() -> float:
+        now[0] += 1
+        return now[0]
+
+    real = pl.Trainer.save_checkpoint
+
+    def save(self: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        now[0] += 1000
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr("msmlff.training.progress.time", SimpleNamespace(perf_counter=look))
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", save)
+    figures = fit(make_model(), *frame_sets, replace(SPEC, checkpoint_seconds=0.0), run(run_folder)).figures
+    assert figures["seconds_training"] == 48
+    assert figures["data_wait_share"] == 0.5
 
 
 def test_signal_handlers_are_put_back(frame_sets: Sets, make_model: MakeModel, run_folder: Path) -> None:
