@@ -112,6 +112,11 @@ class Maker:
             ]
             if failed == 0 and errors["ratio"] < plan.target and r > 0:
                 break
+        if failed:
+            raise SystemExit(
+                f"{failed} of {len(states)} replicas still fail after {len(plan.round_fs)} rounds: the MD is "
+                "not stable at every density; give Plan.round_fs more rounds and start again"
+            )
         folder = self.workdir / "final"
         folder.mkdir(exist_ok=True)
         return train(labelled, plan, e0, model, folder, seed=99)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmlff.data.neighbors import checked_geometry, neighbor_list
+from msmlff.data.neighbors import Neighbors, checked_geometry, neighbor_list
 
 _FIRST_GUESS = 64
 """Neighbours per atom that room is made for at first; where they are more, the search is repeated."""
@@ -20,6 +20,22 @@ _FIRST_GUESS = 64
 def device_search_available() -> bool:
     """Whether nvalchemi-toolkit-ops is installed (the extra ``cuda``)."""
     return find_spec("nvalchemiops") is not None
+
+
+def neighbor_list_for(
+    device: torch.device,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    pbc: np.ndarray | bool,
+    cutoff: float,
+) -> Neighbors:
+    """``neighbor_list``, searched on ``device`` if that is a GPU and nvalchemi-toolkit-ops is installed."""
+    if device.type != "cuda" or not device_search_available():
+        return neighbor_list(positions, cell, pbc, cutoff)
+    box = None if cell is None else torch.from_numpy(cell).to(device)
+    found = device_neighbor_list(torch.from_numpy(positions).to(device), box, pbc, cutoff)
+    sender, receiver, shift = (t.cpu().numpy() for t in found)
+    return Neighbors(sender, receiver, shift)
 
 
 def device_neighbor_list(

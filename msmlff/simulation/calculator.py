@@ -11,7 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
-from msmlff.data.neighbors import neighbor_list
+from msmlff.data.neighbors_device import neighbor_list_for
 from msmlff.models.base import ForceField
 
 
@@ -45,7 +45,7 @@ class MSMLFFCalculator(Calculator):
             self.atoms.pbc,
             source="the given atoms",
         )
-        neighbors = neighbor_list(frame.positions, frame.cell, frame.pbc, self.model.cutoff)
+        neighbors = neighbor_list_for(self._device, frame.positions, frame.cell, frame.pbc, self.model.cutoff)
         batch = collate([frame], [neighbors], self.model.atomic_numbers).to(self._device)
         periodic = bool(frame.pbc.all())
         prediction = self.model(batch, forces=True, stress=periodic)

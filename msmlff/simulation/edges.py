@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from msmlff.data.configuration import Configuration
-from msmlff.data.neighbors import Neighbors, neighbor_list
+from msmlff.data.neighbors import Neighbors
+from msmlff.data.neighbors_device import neighbor_list_for
 from msmlff.errors import InputError
 
 
@@ -95,8 +96,8 @@ class ReplicaEdges:
         for k in stale:
             rows = slice(int(self._ptr[k]), int(self._ptr[k + 1]))
             f = self._frames[k]
-            self._lists[k] = neighbor_list(
-                positions[rows].cpu().numpy(), f.cell, f.pbc, self.cutoff + self.skin
+            self._lists[k] = neighbor_list_for(
+                positions.device, positions[rows].cpu().numpy(), f.cell, f.pbc, self.cutoff + self.skin
             )
             self._origin[rows] = positions[rows]
             self.searches += 1

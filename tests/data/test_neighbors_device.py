@@ -9,7 +9,11 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from msmlff.data.neighbors import neighbor_list
-from msmlff.data.neighbors_device import device_neighbor_list, device_search_available
+from msmlff.data.neighbors_device import (
+    device_neighbor_list,
+    device_search_available,
+    neighbor_list_for,
+)
 from msmlff.errors import InputError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -52,6 +56,21 @@ def test_same_list_as_on_arrays(name: str, force_cpu: bool, device: str) -> None
     assert sorted(edges) == sorted(wanted)
     length = (positions[receiver] - positions[sender] + shift @ cell).norm(dim=1)
     assert (length.diff()[receiver.diff() == 0] > -1e-9).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_models_on_a_device_get_the_same_list(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    atoms, cutoff = CASES["skewed"]
+    geometry = (atoms.positions, atoms.cell.array, np.array(atoms.pbc), cutoff)
+    found, expected = neighbor_list_for(torch.device(device), *geometry), neighbor_list(*geometry)
+    assert found.receiver.tolist() == expected.receiver.tolist()
+    edges = [
+        sorted(np.column_stack([n.receiver, n.sender, n.shift]).astype(int).tolist())
+        for n in (found, expected)
+    ]
+    assert edges[0] == edges[1]
 
 
 def test_bad_geometry_is_refused() -> None:
