@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
 
+from msmlff.app.runtime import resident_peak_mb
 from msmlff.data.batch import Batch
 from msmlff.data.collate import collate
 from msmlff.data.configuration import Configuration
@@ -190,17 +190,11 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
         times.append(1e3 * (time.perf_counter() - start))
     return {
         "milliseconds": times,
-        "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _resident_mb(),
+        "peak_mb": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resident_peak_mb(),
         "atoms": batch.num_atoms,
         "edges_per_atom": neighbors,
         "parameters": sum(p.numel() for p in parameters),
     }
-
-
-def _resident_mb() -> float:
-    """Largest resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB; bytes on macOS
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _training_step(

@@ -20,7 +20,7 @@ msmlff COMMAND ...
   data fetch   cheng2020 FOLDER                     download and convert a published data set
   data card    FILE ...                             what is in a file of frames
   data check   FILE ...                             the checks of the door; forces against an xTB engine
-  import-mace  FILE [OUT]                           convert a mace-torch checkpoint into a model file
+  import-mace  FILE --trust [OUT]                   convert a mace-torch checkpoint into a model file
   report       RUN_FOLDER                           write report.html of a run again
   benchmark    ...                                  time and memory against mace-torch
 

@@ -71,13 +71,13 @@ class PeakMemory:
             return
         gc.collect()  # what an earlier job of the process left
         self.reset = _reset_peak()
-        self.before = _resident_peak_mb()
+        self.before = resident_peak_mb()
 
     def mb(self) -> float | None:
         """MB; None where the system keeps one mark for the whole process and an earlier job's was higher."""
         if self.device == "cuda":
             return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        peak = round(_resident_peak_mb(), 1)
+        peak = round(resident_peak_mb(), 1)
         return peak if self.reset or peak > self.before else None
 
 
@@ -91,7 +91,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _resident_peak_mb() -> float:
+def resident_peak_mb() -> float:
     """Largest resident memory of the process in MB."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count the process that started this one

@@ -33,7 +33,7 @@ def test_a_peak_that_cannot_be_told_from_an_earlier_one_is_not_known(monkeypatch
     """Where the system's mark cannot be reset, it is this job's only if the job raised it."""
     monkeypatch.setattr(runtime, "_reset_peak", lambda: False)
     marks = iter([500.0, 500.0, 500.0, 700.0])
-    monkeypatch.setattr(runtime, "_resident_peak_mb", lambda: next(marks))
+    monkeypatch.setattr(runtime, "resident_peak_mb", lambda: next(marks))
     assert PeakMemory("cpu").mb() is None
     assert PeakMemory("cpu").mb() == 700.0
 

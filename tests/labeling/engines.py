@@ -49,19 +49,3 @@ class Scripted:
         if kind == BUG:
             raise ZeroDivisionError("a bug of the engine")
         return Labels(float(number), forces)
-
-
-@dataclass(frozen=True)
-class SlowToStart(Scripted):
-    """Takes ``START`` seconds to arrive in a process."""
-
-    def __reduce__(self) -> Any:
-        return _slowly, (self.log,)
-
-
-START = 2.0
-
-
-def _slowly(log: str) -> SlowToStart:
-    time.sleep(START)
-    return SlowToStart(log)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import BUG, DIE, HANG, HUGE, NAN, OK, SCF, START, Scripted, SlowToStart, frame
+from engines import BUG, DIE, HANG, HUGE, NAN, OK, SCF, Scripted, frame
 
 from msmlff.errors import InputError
 from msmlff.labeling import Labeler, LabelResult, labeler, with_labels
@@ -77,11 +77,25 @@ def test_a_worker_that_dies_while_idle_is_replaced(tmp_path: Path, monkeypatch: 
     assert tasks == [0, 1, 1, 2]
 
 
-def test_start_of_a_worker_does_not_count(tmp_path: Path) -> None:
-    log = str(tmp_path / "log")
-    result = Labeler(SlowToStart(log), tmp_path / "cache", 1, timeout=0.75 * START).label([frame(OK)])[0]
-    assert result.ok
-    assert result.seconds < START
+def test_start_of_a_worker_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that stands still but for an hour while the worker starts: no real time decides."""
+    lab = Labeler(Scripted(str(tmp_path / "log")), tmp_path / "cache", 1, timeout=1800.0)
+    now, seen, collect = [0.0], [], lab._collect
+
+    def collect_after_an_hour(worker: labeler.Worker) -> LabelResult | None:
+        if not worker.up:
+            seen.append((lab._limit(worker), worker.started))
+            now[0] += 3600.0
+        result = collect(worker)
+        seen.append((lab._limit(worker), worker.started))
+        return result
+
+    monkeypatch.setattr(labeler.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(labeler, "START_LIMIT", 1e6)
+    monkeypatch.setattr(lab, "_collect", collect_after_an_hour)
+    assert lab.label([frame(OK)])[0].ok
+    assert seen[0] == (1e6, 0.0)
+    assert seen[-1] == (1800.0, 3600.0)
 
 
 def test_settings_and_geometry_are_part_of_the_key(tmp_path: Path) -> None:
