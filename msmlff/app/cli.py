@@ -17,6 +17,7 @@ msmlff COMMAND ...
 
   train        [GROUP=CHOICE ...] [KEY=VALUE ...]   train a force field (the same as python train.py ...)
   distill      [GROUP=CHOICE ...] [KEY=VALUE ...]   choose the frames of a pool that are worth labelling
+  compare      [GROUP=CHOICE ...] [KEY=VALUE ...]   compare selectors by what models learn from their choices
   data fetch   cheng2020 FOLDER                     download and convert a published data set
   data card    FILE ...                             what is in a file of frames
   data check   FILE ...                             the checks of the door; forces against an xTB engine
@@ -24,7 +25,7 @@ msmlff COMMAND ...
   report       RUN_FOLDER                           write report.html of a run again
   benchmark    ...                                  time and memory against mace-torch
 
-msmlff COMMAND --help tells more. train and distill are configured by the files in conf/ (Hydra)."""
+msmlff COMMAND --help tells more. train, distill and compare are configured by the files in conf/ (Hydra)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _hydra(name: str, job: Callable, arguments: list[str]) -> None:
-    """Run ``job`` under Hydra with conf/``name``.yaml and the given command line."""
+def _hydra(
+    name: str, job: Callable, arguments: list[str], check: Callable[[Sequence[str]], None] | None = None
+) -> None:
+    """Run ``job`` under Hydra with conf/``name``.yaml and the command line, which ``check`` sees before."""
     import hydra
 
     from msmlff.app.config import check_overrides, config_folder, register_resolvers
@@ -61,13 +64,15 @@ def _hydra(name: str, job: Callable, arguments: list[str]) -> None:
     arguments = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))  # argparse wants it in front
     if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
         check_overrides(name, arguments)
+        if check is not None:
+            check(arguments)
     program = sys.argv[0]
     sys.argv = [program, *arguments]
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()
 
 
 def _train(arguments: list[str]) -> int:
-    from msmlff.app import train
+    from msmlff.app import guard, train
     from msmlff.app.folder import CONFIG
     from msmlff.app.settings import EDITABLE
 
@@ -82,14 +87,26 @@ def _train(arguments: list[str]) -> int:
         train.resume_job(Path(resume[0]))
     else:
         _hydra("train", train.hydra_job, arguments)
-    return train.exit_code
+    return guard.exit_code
 
 
 def _distill(arguments: list[str]) -> int:
-    from msmlff.app import distill, train
+    from msmlff.app import distill, guard
 
     _hydra("distill", distill.hydra_job, arguments)
-    return train.exit_code
+    return guard.exit_code
+
+
+def _compare(arguments: list[str]) -> int:
+    from msmlff.app import compare
+
+    shown = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments)
+    if shown:
+        _hydra("compare", compare.hydra_job, arguments)
+        return 0
+    arguments = ["--multirun", *arguments]  # always the jobs of a sweep
+    _hydra("compare", compare.hydra_job, arguments, compare.check_settings)
+    return compare.exit_code
 
 
 def _data(arguments: list[str]) -> int:
@@ -119,6 +136,7 @@ def _benchmark(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "distill": _distill,
+    "compare": _compare,
     "data": _data,
     "import-mace": _import_mace,
     "report": _report,

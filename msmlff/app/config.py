@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -17,23 +17,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from msmlff.app.budget_source import (
+    ALL,
+    GROUP,
+    config_folder,
+    explain,
+    register_budget_source,
+    selectors,
+)
+from msmlff.distill.budget import UNITS
 from msmlff.errors import InputError
 
 T = TypeVar("T")
 MAX_NAME = 120
-
-
-def config_folder() -> Path:
-    """The folder of configuration files: conf/ of the checkout, or the copy inside an installed package."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parent / "conf", package / "conf"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise InputError(f"no configuration files beside {package}: reinstall msmlff")
 
 
 def typed(cls: type[T], node: Any, key: str) -> T:
@@ -77,6 +77,7 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
     Raises:
         InputError: what the object's constructor refuses, with the key.
     """
+    _check_complete(node, f"{key}.")
     try:
         return instantiate(node, _partial_=True, _convert_="all")(**arguments)
     except (InstantiationException, TypeError, ValueError) as error:
@@ -87,7 +88,8 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
 
 
 def register_resolvers() -> None:
-    """Resolvers that the files in conf/ use."""
+    """Resolvers and the source of data=SELECTOR_BUDGET, which the files in conf/ use."""
+    register_budget_source()
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("group_choices", group_choices, replace=True)
 
@@ -96,7 +98,10 @@ def group_choices(chosen: Mapping[str, Any]) -> str:
     """A line "GROUP: CHOICE, ..." for each group that a command has; Hydra's own list has every folder."""
     groups = sorted(str(g) for g in chosen if not str(g).startswith("hydra/"))
     files = {g: sorted((config_folder() / g.partition("@")[0]).glob("*.yaml")) for g in groups}
-    return "\n".join(f"{group}: {', '.join(path.stem for path in files[group])}" for group in groups)
+    lines = {group: ", ".join(path.stem for path in files[group]) for group in groups}
+    if GROUP in lines:
+        lines[GROUP] = f"{ALL}, or SELECTOR_BUDGET, e.g. cpd_200; selectors: {', '.join(selectors())}"
+    return "\n".join(f"{group}: {line}" for group, line in lines.items())
 
 
 def run_name(overrides: str) -> str:
@@ -113,31 +118,62 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
     Every value of a sweep is tried once, beside the first values of the others.
 
     Raises:
-        InputError: an unknown key or choice, or a value of another type; the message says what to write.
+        InputError: an unknown key or choice, a key without a value, or a value of another type; the message
+            says what to write.
     """
     options = get_args_parser().parse_known_args(list(arguments))[0]
     overrides: list[str] = []
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            loader = GlobalHydra.instance().config_loader()
+            parser = OverridesParser.create(config_loader=loader)
             parsed = [o for o in parser.parse_overrides(options.overrides) if not o.is_hydra_override()]
             values = [_values(o, options.multirun) for o in parsed]
             overrides = first = [texts[0] for texts in values]
-            check_values(compose(config_name, overrides=overrides))
+            config = compose(config_name, overrides=overrides)
+            check_values(config)
+            if not (options.cfg or options.info or options.multirun):
+                _check_complete(config)
             for i, texts in enumerate(values):
+                is_group = bool(loader.get_group_options(parsed[i].key_or_group))
                 for text in texts[1:]:
                     overrides = [*first[:i], text, *first[i + 1 :]]
-                    check_values(compose(config_name, overrides=overrides))
+                    if is_group:
+                        check_values(compose(config_name, overrides=overrides))
+                    else:  # the key is there: no need to read the files again
+                        check_values(_changed(config, parser.parse_override(text)))
         added = [o.get_key_element().lstrip("+") for o in parsed if o.is_add() or o.is_force_add()]
         for key in added:
             _check_added(key, config_name, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        found = re.search(r"Could not override '([^']+)'", str(error))
-        text = _unknown(found.group(1), config_name, overrides) if found else _without_paths(str(error))
-        raise InputError(text) from None
+        raise InputError(_explained(str(error), config_name, overrides)) from None
     finally:
         GlobalHydra.instance().clear()
+
+
+def _changed(config: DictConfig, override: Override) -> DictConfig:
+    """The configuration with another value of a key."""
+    config = config.copy()
+    OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+    return config
+
+
+def _check_complete(node: Any, parent: str = "") -> None:
+    """Every key below ``parent`` has a value."""
+    missing = sorted(OmegaConf.missing_keys(node)) if isinstance(node, Container) else []
+    if missing:
+        key = parent + missing[0]
+        raise InputError(f"{key} has no value and must be given: write {key}=...")
+
+
+def _explained(text: str, config_name: str, overrides: Sequence[str]) -> str:
+    """What Hydra found wrong, in the words of this program where they say more."""
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        return _unknown(key[1], config_name, overrides)
+    choice = re.search(rf"Could not find '{GROUP}/([^']+)'", text)
+    return explain(choice[1]) if choice else _without_paths(text)
 
 
 def _check_added(key: str, config_name: str, overrides: Sequence[str]) -> None:
@@ -165,18 +201,50 @@ def _whole(lowest: int, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
 
 
-# keys that no dataclass has -> (what is right, what to write)
-_PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": (lambda v: _whole(0, v), "a whole number >= 0"),
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _frames(value: Any) -> bool:
+    return isinstance(value, list) and all(_whole(0, v) for v in value)
+
+
+def _quotas(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_whole(0, v) for v in value.values())
+    return value in (None, "equal", "proportional")
+
+
+_Check = tuple[Callable[[Any], bool], str]  # what is right, what to write
+
+# of a selection: at the top in distill, under data in train
+_SELECTION: dict[str, _Check] = {
+    "budget": (
+        lambda v: v is None or (_number(v) and v > 0),
+        "a whole number >= 1, or null for all frames",
+    ),
+    "unit": (lambda v: v in UNITS, " or ".join(UNITS)),
+    "cost_exponent": (lambda v: _number(v), "a number, for instance 3"),
     "selection_seed": (lambda v: _whole(0, v), "a whole number >= 0"),
-    "data.selection_seed": (lambda v: _whole(0, v), "a whole number >= 0"),
-    "budget": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all frames"),
-    "data.budget": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all frames"),
+    "must": (_frames, "a list of frame numbers, as [0,7]"),
+    "forbidden": (_frames, "a list of frame numbers, as [0,7]"),
+    "quotas": (_quotas, "null, equal, proportional, or frames of each group, as {a: 10, b: 5}"),
+    "reference": (
+        lambda v: v is None or isinstance(v, str) or _frames(v),
+        "null, the path of a selection.json, or a list of frame numbers, as [0,7]",
+    ),
+}
+# keys that no dataclass has
+_PLAIN: dict[str, _Check] = {
+    "seed": (lambda v: _whole(0, v), "a whole number >= 0"),
+    **_SELECTION,
+    **{f"data.{key}": check for key, check in _SELECTION.items()},
     "threads": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all cores"),
     "dtype": (lambda v: v in ("float32", "float64"), "float32 or float64"),
     "device": (lambda v: v in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
     "gate": (lambda v: isinstance(v, bool), "true or false"),
     "report": (lambda v: isinstance(v, bool), "true or false"),
+    "map": (lambda v: isinstance(v, bool), "true or false"),
     "tags": (lambda v: isinstance(v, list), "a list of words, as [first,baseline]"),
     "logger.tensorboard": (lambda v: isinstance(v, bool), "true or false"),
     "logger.wandb.mode": (
@@ -193,6 +261,7 @@ def check_values(config: DictConfig) -> None:
         InputError: a value that is not what the key takes; the message has both.
     """
     content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
     for key, (right, advice) in _PLAIN.items():
         node: Any = content
         *parents, name = key.split(".")
@@ -200,6 +269,15 @@ def check_values(config: DictConfig) -> None:
             node = node.get(parent) if isinstance(node, dict) else None
         if isinstance(node, dict) and name in node and not right(node[name]):
             raise InputError(f"{key}={node[name]!r}: write {advice}")
+    for prefix, node in (("", content), ("data.", content.get("data"))):
+        if isinstance(node, dict) and "budget" in node:
+            _check_unit(prefix, node.get("unit", "frames"), node["budget"])
+
+
+def _check_unit(prefix: str, unit: str, budget: float | None) -> None:
+    if unit != "cost" and not (budget is None or _whole(1, budget)):
+        alone = f", or {prefix}unit=cost for a label cost" if unit == "frames" else ""
+        raise InputError(f"{prefix}budget={budget!r}: write a whole number >= 1 of {unit}{alone}")
 
 
 def _without_paths(text: str) -> str:

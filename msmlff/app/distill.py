@@ -1,4 +1,7 @@
-"""msmlff distill: choose the frames of a pool that are worth labelling, and write them."""
+"""msmlff distill: choose the frames of a pool that are worth labelling, and write them.
+
+With a cached descriptor the command takes less time than torch takes to import: nothing here imports it.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from msmlff.app.config import build, typed
-from msmlff.app.folder import refuse_other
-from msmlff.app.prepare import build_descriptor, choose
-from msmlff.app.runtime import command_line, pick_device, prepare
-from msmlff.app.train import run_guarded
-from msmlff.data.pools import PoolSpec, load_pool
+from msmlff import __version__
+from msmlff.app.choose import Choice, choose, descriptor_of
+from msmlff.app.config import build, check_values, typed
+from msmlff.app.folder import MAP, claim_for_distill
+from msmlff.app.guard import Job, run_guarded
+from msmlff.app.record import Record, now
+from msmlff.app.runtime import command_line, git_revision, keep_freed_memory, limit_threads, shown_path
+from msmlff.data.pools import Pool, PoolSpec, load_pool
+from msmlff.distill.coverage_table import coverage_table
+from msmlff.distill.pool_map import PoolMap
+from msmlff.distill.selection import Selection
 
 
 def hydra_job(config: DictConfig) -> dict[str, Any]:
@@ -23,30 +34,66 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     line = command_line("distill", hydra.overrides.task)
-    return run_guarded(lambda console: run(config, folder, console), folder, line)
+    job = Job(folder, line, keep_going=hydra.mode == RunMode.MULTIRUN)
+    return run_guarded(lambda console: run(config, job, console), job)
 
 
-def run(config: DictConfig, folder: Path, console: Console) -> None:
-    """Select from the pool's own frames; write selection.json, pool_map.npz and selected.extxyz."""
-    refuse_other("distill", folder)
-    prepare(config.threads, config.selection_seed)
-    device = pick_device(config.device)
+def run(config: DictConfig, job: Job, console: Console) -> None:
+    """Select from the pool's own frames; write selection.json, selected.extxyz, record.json, the map.
+
+    Args:
+        config: of conf/distill.yaml.
+        job: folder and command line.
+        console: where to show the result.
+    """
+    claim_for_distill(job.folder)
+    record = Record(
+        job.folder, {"command": job.command, "version": __version__, "git_revision": git_revision()}
+    )
+    check_values(config)
+    keep_freed_memory()
+    limit_threads(config.threads)
     spec = typed(PoolSpec, config.pool, "pool")
     with console.status(f"reading pool {spec.name}"):
         # every frame of a single file is up for choice: nothing is split off for validation
         pool = load_pool(replace(spec, fractions={}))
-    selection = choose(
+    selection, chart = choose(
         pool.train,
         build(config.selector, "selector"),
-        config.budget,
-        build_descriptor(config.descriptor, device),
-        config.selection_seed,
-        folder,
+        descriptor_of(config, config.device),
+        Choice.of(config),
+        job.folder,
         console,
     )
+    if chart is not None and config.map:
+        _draw(chart, job.folder, selection, spec)
+    _show(pool, selection, job.folder, console)
+    record.update(status="finished", finished=now())
+
+
+def _draw(chart: PoolMap, folder: Path, selection: Selection, spec: PoolSpec) -> None:
+    from msmlff.analysis.map_figure import save_map  # matplotlib
+
+    title = f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {selection.record['selector']}"
+    save_map(chart, folder / MAP, title, spec.group_label or spec.keys.group or "group")
+
+
+def _show(pool: Pool, selection: Selection, folder: Path, console: Console) -> None:
+    """What was chosen, what it covers, where it is."""
+    record = selection.record
+    atoms = f", {record['atoms']} atoms" if len(set(pool.train.num_atoms.tolist())) > 1 else ""
+    beside = f", beside {len(record['reference'])} of the reference" if record["reference"] else ""
     console.print(
-        f"{len(selection)} of {len(pool.train)} frames of {pool.name} by {selection.record['selector']}\n"
-        f"{'frames':>10}  {folder / 'selected.extxyz'}\n{'record':>10}  {folder / 'selection.json'}",
+        f"[bold]{len(selection)} of {len(pool.train)}[/] frames of {pool.name} by "
+        f"{record['selector']}{atoms}{beside}",
         highlight=False,
         soft_wrap=True,
     )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in coverage_table(record):
+        table.add_row(f"  {escape(name)}", escape(text))
+    if table.row_count:
+        console.print(table)
+    for label, name in (("frames", "selected.extxyz"), ("record", "selection.json"), ("map", MAP)):
+        if (folder / name).is_file():
+            console.print(f"{label:>8}  {shown_path(folder / name)}", highlight=False, soft_wrap=True)

@@ -12,14 +12,16 @@ from yaml import YAMLError
 from msmlff.app.record import RECORD, read_record
 from msmlff.app.runtime import shown_path
 from msmlff.errors import InputError
-from msmlff.training.checkpoints import BEST, LAST
 
 CONFIG = "config.yaml"
+LAST = "checkpoints/last.ckpt"
+CHOSEN = ("selection.json", "selected.extxyz", "pool_map.npz")  # of a selection, in a run of any command
+MAP = "map.png"  # of distill alone
 # every file of a training run that has a name of its own
 FILES = (
-    CONFIG, RECORD, "selection.json", "selected.extxyz", "pool_map.npz", "metrics.csv", "metrics.writing",
+    CONFIG, RECORD, *CHOSEN, "metrics.csv", "metrics.writing",
     "predictions_val.npz", "predictions_test.npz", "val_metrics.json", "test_metrics.json",
-    "model.safetensors", "report.html", "wandb_id.txt", f"checkpoints/{BEST}", f"checkpoints/{LAST}",
+    "model.safetensors", "report.html", "wandb_id.txt", "checkpoints/best.ckpt", LAST,
     "checkpoints/best.writing", "checkpoints/last.writing", "tensorboard/hparams.yaml",
 )  # fmt: skip
 EVENTS = "events.out.tfevents."  # TensorBoard's files, named by time and host
@@ -67,7 +69,7 @@ def claim(folder: Path) -> None:
     status = read_record(folder).get("status")
     if status == "finished":
         raise TakenFolderError(f"{shown} holds a finished run: {OTHER}, or delete this one")
-    if (folder / "checkpoints" / LAST).exists():
+    if (folder / LAST).exists():
         raise TakenFolderError(
             f"{shown} holds an unfinished run ({status}): continue it with resume={shown}, or delete it, or "
             f"{OTHER}"
@@ -80,11 +82,22 @@ def claim(folder: Path) -> None:
             (folder / name).rmdir()
 
 
-def refuse_other(command: str, folder: Path) -> None:
-    """Keep ``command`` from writing into another command's run.
+def claim_for_distill(folder: Path) -> None:
+    """Take away what a selection that came to nothing left.
 
     Raises:
-        TakenFolderError: the record.json there is not of ``command``.
+        TakenFolderError: a finished selection, another command's run or files of somebody else's are there;
+            nothing was changed.
     """
-    if (folder / RECORD).exists() and not is_of(command, folder):
-        raise TakenFolderError(f"{shown_path(folder)}: the {RECORD} there is not of {command}; {OTHER}")
+    shown = shown_path(folder)
+    if (folder / RECORD).exists() and not is_of("distill", folder):
+        raise TakenFolderError(f"{shown}: the {RECORD} there is not of distill; {OTHER}")
+    files = [name for name in (*CHOSEN, MAP) if (folder / name).exists()]
+    if not (folder / RECORD).exists():
+        if files:
+            raise TakenFolderError(f"{shown} is no run folder and has {files[0]}: {OTHER}, or move that away")
+        return
+    if read_record(folder).get("status") == "finished":
+        raise TakenFolderError(f"{shown} holds a finished selection: {OTHER}, or delete this one")
+    for name in (*files, RECORD):
+        (folder / name).unlink()

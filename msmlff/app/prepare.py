@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
+from msmlff.app.choose import Choice, choose, descriptor_of
 from msmlff.app.config import build, typed
 from msmlff.app.runtime import device_name
 from msmlff.data.neighbor_cache import NeighborCache
@@ -19,15 +20,14 @@ from msmlff.data.pools import Pool, PoolSpec, load_pool
 from msmlff.data.reference_energies import ReferenceEnergies, reference_energies
 from msmlff.data.statistics import dataset_statistics
 from msmlff.data.store import FrameStore
-from msmlff.distill.descriptors import Descriptor
-from msmlff.distill.run import distill, write_distillation
 from msmlff.distill.selection import Selection
-from msmlff.distill.selector import Selector
 from msmlff.errors import InputError
 from msmlff.models import MSMACE, ForceField, build_model
 from msmlff.training.data_module import FrameSet
 from msmlff.training.fit import available_labels
 from msmlff.training.specs import TrainingSpec
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -87,39 +87,14 @@ def _selection(
         selection = Selection.load(folder / "selection.json")
         selection.check_pool(pool.train.hash, len(pool.train), pool.name)
         return selection
-    return choose(
+    selection, _ = choose(
         pool.train,
         build(config.data.selector, "data.selector"),
-        config.data.budget,
-        build_descriptor(config.descriptor, device),
-        config.data.selection_seed,
+        descriptor_of(config, device),
+        Choice.of(config.data),
         folder,
         console,
     )
-
-
-def build_descriptor(choice: DictConfig, device: str) -> Descriptor:
-    """The descriptor of a configuration; ``device: auto`` becomes the run's device."""
-    settings = OmegaConf.to_container(choice, resolve=True)
-    assert isinstance(settings, dict)
-    if settings.get("device") == "auto":
-        settings["device"] = device
-    return build(settings, "descriptor")
-
-
-def choose(
-    pool: FrameStore,
-    selector: Selector,
-    budget: int | None,
-    descriptor: Descriptor,
-    seed: int,
-    folder: Path,
-    console: Console,
-) -> Selection:
-    """Distil the pool and write selection.json, pool_map.npz and selected.extxyz into ``folder``."""
-    with console.status("choosing frames"):
-        selection, chart = distill(pool, selector, budget, descriptor=descriptor, seed=seed)
-    write_distillation(folder, pool, selection, chart)
     return selection
 
 

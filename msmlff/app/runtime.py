@@ -1,4 +1,7 @@
-"""The process a command runs in: allocator, threads, device, seeds."""
+"""The process a command runs in: allocator, threads, device, seeds.
+
+torch is imported where it is used: that takes seconds, and some commands need none.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from msmlff import __version__
 from msmlff.errors import InputError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def keep_freed_memory() -> None:
@@ -42,6 +43,8 @@ def keep_freed_memory() -> None:
 
 def prepare(threads: int | None, seed: int) -> None:
     """Allocator, threads and seeds of this process."""
+    import torch
+
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -50,12 +53,26 @@ def prepare(threads: int | None, seed: int) -> None:
     torch.set_float32_matmul_precision("high")  # TF32 for dense products on GPUs; no effect on the CPU
 
 
+def limit_threads(threads: int | None) -> None:
+    """Threads of the linear algebra, and of torch where it is, or will be, imported; None: as it is."""
+    if threads is None:
+        return
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
 def pick_device(name: str) -> str:
     """ "cpu" or "cuda" for auto, cpu, cuda.
 
     Raises:
         InputError: cuda where there is none.
     """
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda, but torch sees no CUDA GPU; write device=auto or device=cpu")
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
@@ -67,6 +84,8 @@ class PeakMemory:
     def __init__(self, device: str) -> None:
         self.device = device
         if device == "cuda":
+            import torch
+
             torch.cuda.reset_peak_memory_stats()
             return
         gc.collect()  # what an earlier job of the process left
@@ -76,6 +95,8 @@ class PeakMemory:
     def mb(self) -> float | None:
         """MB; None where the system keeps one mark for the whole process and an earlier job's was higher."""
         if self.device == "cuda":
+            import torch
+
             return round(torch.cuda.max_memory_allocated() / 2**20, 1)
         peak = round(resident_peak_mb(), 1)
         return peak if self.reset or peak > self.before else None
@@ -104,6 +125,8 @@ def resident_peak_mb() -> float:
 
 def device_name(device: str) -> str:
     """The device in words."""
+    import torch
+
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads ({platform.processor() or platform.machine()})"

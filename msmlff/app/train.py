@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
 
 from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
 from msmlff.app.config import check_values, typed
-from msmlff.app.folder import CONFIG, TakenFolderError, claim, read_config
+from msmlff.app.folder import CONFIG, claim, read_config
+from msmlff.app.guard import Job, note_exit, run_guarded
 from msmlff.app.loggers import close_loggers, make_loggers, send_results
-from msmlff.app.prepare import Prepared, door_notes, prepare_run
-from msmlff.app.record import Record, now, read_record, write_json
+from msmlff.app.prepare import DTYPES, Prepared, door_notes, prepare_run
+from msmlff.app.record import Record, now, read_record
 from msmlff.app.runtime import (
-    DTYPES,
     PeakMemory,
     command_line,
     git_revision,
@@ -34,16 +32,13 @@ from msmlff.app.runtime import (
 )
 from msmlff.app.settings import check_unchanged, deciding
 from msmlff.data.pools import PoolSpec, load_pool
-from msmlff.errors import DivergenceError, InputError, MSMLFFError
+from msmlff.errors import InputError
 from msmlff.models.files import save_model
 from msmlff.training.checkpoints import LAST, Interrupted, read_checkpoint
 from msmlff.training.data_module import FrameSet
 from msmlff.training.evaluate import predict
 from msmlff.training.fit import FitResult, Run, fit
 from msmlff.training.gate import check_forces
-
-EXIT = {"finished": 0, "skipped": 0, "failed": 1, "diverged": 1, "input": 2, "interrupted": 130}
-exit_code = 0  # of the last job; Hydra does not hand back what a job returns
 
 
 def hydra_job(config: DictConfig) -> dict[str, Any]:
@@ -59,16 +54,15 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     overrides = [o for o in hydra.overrides.task if o.partition("=")[0].lstrip("+~") != "resume"]
     plain.overrides = overrides
     resume = False
-    global exit_code
     if sweep:
         done = _earlier_job(plain, folder)
         if done in ("finished", "diverged"):
             Console().print(f"[dim]{shown_path(folder)}: {done} before, skipped[/]")
-            exit_code = max(exit_code, EXIT[done])
+            note_exit(done)
             return {"status": "skipped"}
         resume = done == "resumable"
     line = command_line("train", overrides)
-    return run_guarded(lambda console: run(plain, folder, console, resume), folder, line, keep_going=sweep)
+    return _guarded(lambda console: run(plain, folder, console, resume), folder, line, keep_going=sweep)
 
 
 def resume_job(folder: Path) -> dict[str, Any]:
@@ -87,7 +81,7 @@ def resume_job(folder: Path) -> dict[str, Any]:
     assert isinstance(config, DictConfig)
     check_unchanged(config, read_checkpoint(folder / "checkpoints" / LAST)["settings"], f"{folder / CONFIG}")
     line = command_line("train", list(config.overrides))
-    return run_guarded(lambda console: run(config, folder, console, resume=True), folder, line)
+    return _guarded(lambda console: run(config, folder, console, resume=True), folder, line)
 
 
 def _earlier_job(config: DictConfig, folder: Path) -> str:
@@ -113,58 +107,21 @@ def _same_pool(config: DictConfig, record: dict[str, Any]) -> bool:
     return pool.train.hash == record.get("data", {}).get("pool_hash")
 
 
-def run_guarded(
+def _guarded(
     work: Callable[[Console], None], folder: Path, command: str, keep_going: bool = False
 ) -> dict[str, Any]:
-    """Run ``work``; turn what it raises into a message, a status in the record and an exit code.
+    def ending(error: BaseException) -> tuple[str, str] | None:
+        if isinstance(error, Interrupted):
+            return "interrupted", f"{error}. Continue with: python train.py resume={shown_path(folder)}"
+        if isinstance(error, torch.OutOfMemoryError):
+            advice = "lower training.batch.frames or set training.batch.edges; also training.validation_batch"
+            return "failed", f"{error}\nOut of memory: {advice}"
+        return None
 
-    Args:
-        work: what to do.
-        folder: the run folder.
-        command: the line that does it, for the record.
-        keep_going: an unexpected exception is reported, not raised.
-    """
-    global exit_code
-    console = Console()
-    status, message, ours = "finished", "", True
-    try:
-        work(console)
-    except TakenFolderError as error:
-        status, message, ours = "input", str(error), False
-    except Interrupted as stop:
-        status, message = "interrupted", f"{stop}. Continue with: python train.py resume={shown_path(folder)}"
-    except DivergenceError as error:
-        status, message = "diverged", str(error)
-    except InputError as error:
-        status, message = "input", str(error)
-    except MSMLFFError as error:
-        status, message = "failed", str(error)
-    except torch.OutOfMemoryError as error:
-        advice = "lower training.batch.frames or set training.batch.edges; also training.validation_batch"
-        status, message = "failed", f"{error}\nOut of memory: {advice}"
-    except BaseException as error:
-        _note_end(folder, command, "failed", f"{type(error).__name__}: {error}")
-        if not (keep_going and isinstance(error, Exception)):
-            raise
-        status, message = "failed", traceback.format_exc()
-    if message:
-        Console(stderr=True).print(
-            f"[bold red]{status}:[/] {escape(message)}", highlight=False, soft_wrap=True
-        )
-        if ours:
-            _note_end(folder, command, "failed" if status == "input" else status, message)
-    exit_code = max(exit_code, EXIT[status])
-    if status == "interrupted" and keep_going:
-        raise SystemExit(EXIT[status])
-    return {"status": status}
+    return run_guarded(work, Job(folder, command, keep_going, ending, _report_what_there_is))
 
 
-def _note_end(folder: Path, command: str, status: str, message: str) -> None:
-    """Put the end into the record, also where the run failed before it had one; report what there is."""
-    if not folder.is_dir() or read_record(folder).get("status") == "finished":
-        return  # the message is about that run, which stays as it is
-    record = {"command": command, **read_record(folder)}
-    write_json(folder / "record.json", {**record, "status": status, "stop_reason": message})
+def _report_what_there_is(folder: Path) -> None:
     if (folder / "metrics.csv").is_file():
         write_report(folder)
 

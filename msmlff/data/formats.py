@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.db import connect
-from ase.io import iread
 
 from msmlff.data.configuration import Configuration
 from msmlff.data.extxyz import read_extxyz, write_extxyz
@@ -96,6 +94,8 @@ def from_ase(
 
 
 def _read_ase(path: Path, keys: LabelKeys, file_format: str | None) -> Iterator[Configuration]:
+    from ase.io import iread  # half a second that extended XYZ and stored frames do not need
+
     index = 0
     images = _guarded(iread(path, index=":", format=file_format), path)
     for atoms in images:
@@ -107,6 +107,8 @@ def _read_ase(path: Path, keys: LabelKeys, file_format: str | None) -> Iterator[
 
 
 def _read_database(path: Path, keys: LabelKeys) -> Iterator[Configuration]:
+    from ase.db import connect
+
     index = 0
     for row in _guarded(connect(path).select(), path):
         atoms = row.toatoms()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import vesin
 
 from msmlff.errors import InputError
 
@@ -48,6 +47,8 @@ def neighbor_list(
         InputError: a periodic direction without a lattice vector, periodic lattice vectors in one plane or
             line, positions that are not finite, cutoff <= 0.
     """
+    import vesin  # it imports torch, which takes seconds; frames that are stored need no neighbours
+
     positions, cell, periodic = checked_geometry(positions, cell, pbc, cutoff)
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=threads)
     sender, receiver, shift, length = search.compute(positions, cell, periodic, quantities="ijSd")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +26,8 @@ from msmlff.errors import InputError
 
 READER_VERSION = 6
 """Part of the key under which parsed files are cached: raise it when a reader or a check changes."""
+
+RACY_NS = 2_000_000_000  # two seconds: the coarsest clock of a file system in use (FAT)
 
 _PARTS: dict[str, tuple[str, ...]] = {"train": ("pool", "train"), "val": ("val", "valid"), "test": ("test",)}
 _SUFFIXES = (".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz", ".db", ".json", ".data", ".xml")
@@ -244,7 +248,7 @@ def _stored(
     key = {
         "reader": READER_VERSION,
         "store": store_module.FORMAT,
-        "files": [(str(file), file_sha256(file)) for file in sources],
+        "files": [(str(file), _known_sha256(file, cache)) for file in sources],
         "keys": asdict(keys),
         "door": asdict(door),
     }
@@ -260,6 +264,38 @@ def _stored(
     temporary.write_text(json.dumps({"store": store.directory.name, "report": report.to_dict()}))
     temporary.replace(index)
     return store, report
+
+
+def _known_sha256(file: Path, cache: Path) -> str:
+    """The file's SHA-256: the one noted in the cache while size, inode and both times of the file are those
+    that it had then, else computed.
+
+    A file that was changed less than ``RACY_NS`` before is not noted: another change in the same tick of the
+    file system's clock would not show.
+    """
+    path = file.resolve()
+    note = cache / f"sha256-{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    state = _file_state(path)
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no note, or a torn one
+        entry = json.loads(note.read_text())
+        if entry["state"] == state:
+            return str(entry["sha256"])
+    started = time.time_ns()
+    digest = file_sha256(path)
+    settled = started - max(state["mtime_ns"], state["ctime_ns"]) > RACY_NS
+    if settled and _file_state(path) == state:
+        with suppress(OSError):  # a cache that is only read serves all the same
+            cache.mkdir(parents=True, exist_ok=True)
+            temporary = note.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps({"file": str(path), "state": state, "sha256": digest}))
+            temporary.replace(note)
+    return digest
+
+
+def _file_state(path: Path) -> dict[str, int]:
+    """What changes when a file is written or replaced; ctime also where mtime was put back."""
+    stat = path.stat()
+    return {name: getattr(stat, f"st_{name}") for name in ("size", "ino", "dev", "mtime_ns", "ctime_ns")}
 
 
 def _indexed(index: Path, cache: Path) -> tuple[FrameStore, DoorReport] | None:

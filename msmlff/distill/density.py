@@ -8,12 +8,11 @@ rest in floating point.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
 
 from msmlff.errors import InputError
 
@@ -57,8 +56,6 @@ def project(pooled: np.ndarray, variance: float, standardise: bool = True) -> Pr
     Raises:
         InputError: ``variance`` is out of range, or all frames are alike.
     """
-    from sklearn.decomposition import PCA
-
     if not 0 < variance <= 1:
         raise InputError(f"variance={variance}: write a share of the variance in (0, 1]")
     x = np.asarray(pooled, dtype=np.float64)
@@ -73,11 +70,28 @@ def project(pooled: np.ndarray, variance: float, standardise: bool = True) -> Pr
     x = (x - mean)[:, varies]
     if standardise:
         x /= std[varies]
-    # Full decomposition or that of the covariance matrix, by shape: both without random numbers, and with the
-    # largest loading of each component positive.
-    keep = min(x.shape) if variance == 1 else variance
-    pca = PCA(n_components=keep, svd_solver="auto" if variance < 1 else "full").fit(x)
-    return Projection(pca.transform(x), pca.explained_variance_ratio_)
+    values, axes = _principal_axes(x, exact=variance == 1)
+    explained = values / values.sum()
+    keep = len(values) if variance == 1 else int(np.searchsorted(np.cumsum(explained), variance, "right")) + 1
+    return Projection(x @ axes[:, :keep], explained[:keep])
+
+
+def _principal_axes(x: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of squares [components] along the axes [columns, components], descending; the largest loading of
+    each axis is positive.
+
+    Args:
+        x: [frames, columns], centred.
+        exact: no shortcut through the columns' covariance, which blurs components below 1e-8 of the largest.
+    """
+    if exact or len(x) < 10 * x.shape[1]:
+        _, singular, vt = np.linalg.svd(x, full_matrices=False)
+        values, axes = singular**2, vt.T
+    else:
+        values, axes = np.linalg.eigh(x.T @ x)
+        values, axes = np.maximum(values[::-1], 0.0), axes[:, ::-1]
+    largest = np.abs(axes).argmax(axis=0)
+    return values, axes * np.sign(axes[largest, np.arange(axes.shape[1])])
 
 
 def kde_density(points: np.ndarray, bandwidth: float | None = None) -> Density:
@@ -119,7 +133,7 @@ def knn_density(points: np.ndarray, k: int) -> Density:
     r = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]
     positive = r[r > 0]
     r = np.maximum(r, positive.min() if len(positive) else 1.0)
-    log_ball = d / 2 * np.log(np.pi) - gammaln(d / 2 + 1)
+    log_ball = d / 2 * np.log(np.pi) - math.lgamma(d / 2 + 1)
     return Density(np.log(k) - np.log(n - 1) - log_ball - d * np.log(r), None)
 
 
@@ -156,8 +170,26 @@ def loo_bandwidth(points: np.ndarray) -> float:
     grid = np.linspace(low, high, 24)
     best = int(np.argmin([cost(g) for g in grid]))
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x) * (n / len(part)) ** (-1 / (d + 4)))
+    return float(np.exp(_golden_section(cost, *bounds)) * (n / len(part)) ** (-1 / (d + 4)))
+
+
+def _golden_section(
+    cost: Callable[[float], float], low: float, high: float, tolerance: float = 1e-4
+) -> float:
+    """The minimum of a function with one valley between ``low`` and ``high``."""
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = cost(left), cost(right)
+    while high - low > tolerance:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = cost(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = cost(right)
+    return (low + high) / 2
 
 
 def _log_kernel_sums(squares: np.ndarray, nearest: np.ndarray, h: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     # torch, e3nn and vesin take seconds to import, and cached features need none of them.
     import torch
 
+    from msmlff.data.batch import Batch
     from msmlff.models.base import ForceField
 
 DESCRIPTOR_VERSION = 1
@@ -80,8 +81,8 @@ class Descriptor(ABC):
 
 
 @dataclass(frozen=True)
-class ModelDescriptor(Descriptor):
-    """Base of descriptors that are the invariant (l = 0) features of all layers of a force field.
+class DeviceDescriptor(Descriptor):
+    """Base of descriptors that torch computes.
 
     Attributes:
         device: "auto" (CUDA where there is one), "cpu" or "cuda"; not among the settings.
@@ -89,37 +90,9 @@ class ModelDescriptor(Descriptor):
 
     device: str = field(default="auto", kw_only=True)
 
-    @abstractmethod
-    def model(self, frames: FrameStore) -> ForceField:
-        """The force field, on the CPU, in the dtype to compute in."""
-
     @property
     def batch_atoms(self) -> int:
         return BATCH_ATOMS[self._device().type]
-
-    def compute(self, frames: FrameStore) -> Compute:
-        import torch
-
-        from msmlff.data.collate import collate
-        from msmlff.data.neighbors import neighbor_list
-
-        model = self.model(frames).eval().to(self._device())
-        unknown = sorted(set(frames.atomic_numbers) - set(model.atomic_numbers))
-        if unknown:
-            raise InputError(
-                f"descriptor {type(self).__name__} knows the elements {list(model.atomic_numbers)}, "
-                "the pool has "
-                f"{unknown} too: write descriptor=untrained_mace, or give a model of these elements"
-            )
-
-        def rows(ids: range) -> np.ndarray:
-            chosen = [frames[i] for i in ids]
-            neighbors = [neighbor_list(f.positions, f.cell, f.pbc, model.cutoff) for f in chosen]
-            batch = collate(chosen, neighbors, model.atomic_numbers)
-            with torch.inference_mode():
-                return model.features(batch.to(self._device())).cpu().numpy()
-
-        return rows
 
     def _device(self) -> torch.device:
         import torch
@@ -130,6 +103,28 @@ class ModelDescriptor(Descriptor):
             raise InputError("descriptor.device=cuda: torch finds no CUDA device here: write auto or cpu")
         on_gpu = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if on_gpu else "cpu")
+
+
+@dataclass(frozen=True)
+class ModelDescriptor(DeviceDescriptor):
+    """Base of descriptors that are read from one force field: the invariant (l = 0) features of all its
+    layers, unless ``rows`` says otherwise."""
+
+    @abstractmethod
+    def model(self, frames: FrameStore) -> ForceField:
+        """The force field, on the CPU, in the dtype to compute in."""
+
+    def compute(self, frames: FrameStore) -> Compute:
+        model = self.model(frames).eval().to(self._device())
+        check_species(type(self).__name__, model, frames)
+        return batched(frames, model.atomic_numbers, model.cutoff, lambda batch: self.rows(model, batch))
+
+    def rows(self, model: ForceField, batch: Batch) -> torch.Tensor:
+        """[atoms, F] what is kept of a batch; the batch lies in host memory."""
+        import torch
+
+        with torch.inference_mode():
+            return model.features(batch.to(self._device()))
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ class UntrainedMACE(ModelDescriptor):
         finally:
             torch.set_rng_state(state)
             torch.set_default_dtype(default)
-        return model.to(_dtype(self.dtype))
+        return model.to(dtype_of(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -216,7 +211,7 @@ class FileDescriptor(ModelDescriptor):
     def model(self, frames: FrameStore) -> ForceField:
         from msmlff.models.files import load_model
 
-        return load_model(self._file(), dtype=_dtype(self.dtype))
+        return load_model(self._file(), dtype=dtype_of(self.dtype))
 
     def _file(self) -> Path:
         path = Path(self.path)
@@ -248,7 +243,7 @@ class MACECheckpoint(FileDescriptor):
                 "runs code from the "
                 "file; if you trust its source, write descriptor.trust=true"
             )
-        return import_mace(self._file(), trust=True).to(_dtype(self.dtype))
+        return import_mace(self._file(), trust=True).to(dtype_of(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -260,13 +255,66 @@ class TrainedModel(FileDescriptor):
     """
 
     def _file(self) -> Path:
-        path = Path(self.path)
-        path = path / "model.safetensors" if path.is_dir() else path
-        if not path.is_file():
-            raise InputError(
-                f"descriptor.path={self.path}: no model.safetensors there; give a run folder or the file"
-            )
-        return path
+        return model_file(self.path)
+
+
+def check_species(descriptor: str, model: ForceField, frames: FrameStore) -> None:
+    """InputError if the pool has elements that the model does not know."""
+    unknown = sorted(set(frames.atomic_numbers) - set(model.atomic_numbers))
+    if unknown:
+        raise InputError(
+            f"descriptor {descriptor} knows the elements {list(model.atomic_numbers)}, the pool has "
+            f"{unknown} too: write descriptor=untrained_mace, or give a model of these elements"
+        )
+
+
+def batched(
+    frames: FrameStore, species: Sequence[int], cutoff: float, rows: Callable[[Batch], torch.Tensor]
+) -> Compute:
+    """A descriptor's ``compute`` from a function of a batch.
+
+    Args:
+        frames: the pool.
+        species: atomic numbers, as the model counts them.
+        cutoff: Å, of the edges.
+        rows: batch -> [its atoms, F].
+    """
+    from msmlff.data.collate import collate
+    from msmlff.data.neighbors import neighbor_list
+
+    def of_frames(ids: range) -> np.ndarray:
+        chosen = [frames[i] for i in ids]
+        neighbors = [neighbor_list(f.positions, f.cell, f.pbc, cutoff) for f in chosen]
+        values: np.ndarray = rows(collate(chosen, neighbors, species)).detach().cpu().numpy()
+        return values
+
+    return of_frames
+
+
+def model_file(path: str, key: str = "descriptor.path") -> Path:
+    """The model file of a path that may be the folder of a run.
+
+    Raises:
+        InputError: no such file; ``key`` is named in the message.
+    """
+    file = Path(path)
+    file = file / "model.safetensors" if file.is_dir() else file
+    if not file.is_file():
+        raise InputError(f"{key}={path}: no model.safetensors there; give a run folder or the file")
+    return file
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """torch's dtype of that name.
+
+    Raises:
+        InputError: neither float32 nor float64.
+    """
+    import torch
+
+    if name not in ("float32", "float64"):
+        raise InputError(f"descriptor.dtype={name}: write float32 or float64")
+    return torch.float32 if name == "float32" else torch.float64
 
 
 def _digest(settings: dict[str, Any]) -> str:
@@ -298,11 +346,3 @@ def _mean_neighbors(frames: FrameStore, cutoff: float) -> float:
         neighbors += len(neighbor_list(frame.positions, frame.cell, frame.pbc, cutoff))
         atoms += len(frame)
     return max(1.0, neighbors / atoms)
-
-
-def _dtype(name: str) -> torch.dtype:
-    import torch
-
-    if name not in ("float32", "float64"):
-        raise InputError(f"descriptor.dtype={name}: write float32 or float64")
-    return torch.float32 if name == "float32" else torch.float64

@@ -8,10 +8,12 @@ lets one process compute and the others wait; it is the kernel's lock, so it die
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,14 +23,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msmlff.data.array_folder import MANIFEST, damage, discard, file_sha256, load_array, read_manifest
+from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
 
 FORMAT = 1
 ROWS = "rows"
 JOURNAL = "journal.jsonl"
+LOG_EVERY = 30.0  # seconds between two lines on the progress, where there is no terminal
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,12 @@ class Job:
     settings: Mapping[str, Any]
     make_batches: Callable[[], Sequence[tuple[int, int]]]
     make_compute: Callable[[], Callable[[range], np.ndarray]]
+
+
+def cache_folder(frames: FrameStore, kind: str, settings: Mapping[str, Any]) -> Path:
+    """Where rows computed from ``frames`` with ``settings`` lie: beside the frames, named by both hashes."""
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:16]
+    return frames.directory.parent / f"{kind}-v{FORMAT}-{frames.hash[:24]}-{digest}"
 
 
 def cached_rows(job: Job, verify: bool = False) -> np.ndarray:
@@ -162,12 +172,29 @@ def _sound_entries(partial: Path, job: Job, batches: Sequence[tuple[int, int]]) 
 
 
 def _with_progress(todo: Sequence[tuple[int, int]], job: Job) -> Iterator[tuple[int, int]]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("descriptor", total=len(job.offsets) - 1, completed=todo[0][0])
+    """The batches; meanwhile a bar on a terminal, or a line in the log every ``LOG_EVERY`` seconds."""
+    console, total, first = Console(stderr=True), len(job.offsets) - 1, todo[0][0]
+    name = str(job.settings.get("descriptor", "descriptor"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} frames, {task.fields[rate]}/s, left"),
+        TimeRemainingColumn(),
+    )
+    start = logged = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total, completed=first, rate="-")
         for batch in todo:
             yield batch
-            progress.update(task, completed=batch[1])
+            now = time.monotonic()
+            rate = (batch[1] - first) / max(now - start, 1e-9)
+            progress.update(task, completed=batch[1], rate=f"{rate:.3g}")
+            if not console.is_terminal and now - logged >= LOG_EVERY:
+                left = (total - batch[1]) / rate
+                log.info(
+                    "descriptor %s: %d of %d frames, %.3g/s, %.0f s left", name, batch[1], total, rate, left
+                )
+                logged = now
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -77,26 +78,62 @@ class Features:
         return np.diff(self.offsets)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """Ranges (start, stop) of whole frames whose rows fit in memory together."""
+        """Ranges (start, stop) of whole frames whose rows fit in memory together; the pages of rows on disk
+        are given back after each."""
         limit = max(1, BLOCK // max(1, self.rows.shape[1]))
         start = 0
         while start < len(self):
             stop = int(np.searchsorted(self.offsets, self.offsets[start] + limit, side="right")) - 1
             stop = min(max(stop, start + 1), len(self))
             yield start, stop
+            self.release()
             start = stop
+
+    def release(self) -> None:
+        """Give back the memory of rows that were read from disk; they are read again when asked for.
+
+        The kernel keeps the pages of a mapped file in the resident memory of the process for as long as
+        nothing else wants them, so that a pass over the rows would otherwise seem to need all of them.
+        """
+        source: Any = self.rows
+        while isinstance(source, np.ndarray) and not isinstance(source.base, mmap.mmap):
+            source = source.base
+        # Only of a read-only mapping: changes to a private copy would be lost.
+        if isinstance(source, np.ndarray) and not source.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+            mapping: Any = source.base
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and (population) standard deviation of each column over all atoms, float64, in one pass;
+        computed once. [F], [F]."""
+        return self.remember("moments", self._moments)
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        count, mean, squares = 0, np.zeros(self.rows.shape[1]), np.zeros(self.rows.shape[1])
+        for start, stop in self.blocks():
+            block = self._block(start, stop)
+            own = block.mean(axis=0)
+            block -= own
+            # Two parts together: Chan, Golub and LeVeque, Am. Stat. 37, 242 (1983).
+            share = len(block) / (count + len(block))
+            squares += np.einsum("ij,ij->j", block, block) + (own - mean) ** 2 * share * count
+            mean += (own - mean) * share
+            count += len(block)
+        return mean, np.sqrt(squares / count)
 
     def first_bad_frame(self) -> int | None:
         """The first frame with a NaN or infinite feature, or None."""
         for start, stop in self.blocks():
-            finite = np.isfinite(self._block(start, stop)).all(axis=1)
+            finite = np.isfinite(self.rows[self.offsets[start] : self.offsets[stop]])
             if not finite.all():
+                finite = finite.all(axis=1)
                 atom = self.offsets[start] + int(np.argmin(finite))
                 return int(np.searchsorted(self.offsets, atom, side="right")) - 1
         return None
 
     def pooled(self, view: str) -> np.ndarray:
-        """One row a frame: "mean", "mean_std" or "per_element"; computed once. [frames, columns] float64.
+        """One row a frame: "mean", "mean_std", "per_element" or "sum"; computed once. [frames, columns]
+        float64.
 
         Raises:
             InputError: unknown view.
@@ -115,6 +152,10 @@ class Features:
     def mean(self) -> np.ndarray:
         """[frames, F] mean over the atoms of each frame."""
         return np.concatenate([self._means(*block) for block in self.blocks()])
+
+    def sum(self) -> np.ndarray:
+        """[frames, F] sum over the atoms of each frame, for what adds up as an energy does."""
+        return np.concatenate([self._sums(self._block(*block), *block) for block in self.blocks()])
 
     def mean_std(self) -> np.ndarray:
         """[frames, 2 F] mean and (population) standard deviation over the atoms of each frame."""
@@ -162,4 +203,5 @@ POOLINGS: dict[str, Callable[[Features], np.ndarray]] = {
     "mean": Features.mean,
     "mean_std": Features.mean_std,
     "per_element": Features.per_element,
+    "sum": Features.sum,
 }

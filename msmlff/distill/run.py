@@ -9,25 +9,26 @@ from pathlib import Path
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import write_frames
 from msmlff.data.store import FrameStore
+from msmlff.distill.budget import Budget
 from msmlff.distill.coverage import coverage
 from msmlff.distill.cpd import CPD
 from msmlff.distill.descriptors import Descriptor
 from msmlff.distill.features import Features
 from msmlff.distill.pool_map import PoolMap, pool_map
 from msmlff.distill.selection import Selection
-from msmlff.distill.selector import Selector
+from msmlff.distill.selector import Rules, Selector
 from msmlff.errors import InputError
 
 
 def distill(
     pool: FrameStore,
     selector: Selector,
-    budget: int | None,
+    budget: int | Budget | None,
     *,
     descriptor: Descriptor | None,
     seed: int,
     reference: Selection | Sequence[int] | None = None,
-    must: Sequence[int] = (),
+    rules: Rules | None = None,
 ) -> tuple[Selection, PoolMap | None]:
     """Choose frames of a pool and say what the choice covers. Labels are read only by selectors that need
     them.
@@ -35,12 +36,12 @@ def distill(
     Args:
         pool: the frames.
         selector: the method.
-        budget: frames to choose; None for all.
+        budget: frames to choose, or a Budget in atoms or label cost; None for all.
         descriptor: features of the frames, cached beside the pool; None for selectors that use no
             features, and then there is no map and no coverage.
         seed: of the selection.
         reference: frames that are chosen already.
-        must: frames that are chosen first.
+        rules: frames that must or must not be chosen, quotas of the groups.
 
     Raises:
         InputError: what ``Selector.select`` and the descriptor raise, or a selector without the
@@ -53,14 +54,14 @@ def distill(
         features,
         budget,
         reference=reference,
-        labels=pool if selector.uses_labels else None,
+        frames=pool,
         groups=pool.group,
-        must=must,
+        rules=rules,
         seed=seed,
     )
     if descriptor is None:
         return selection, None
-    covered = coverage(features, selection, pool.group)
+    covered = coverage(features, selection, pool.group, labels=pool)
     selection = replace(selection, record=selection.record | {"coverage": covered})
     method = selector if isinstance(selector, CPD) else None
     return selection, pool_map(features, selection, pool.group, method)

@@ -100,7 +100,7 @@ def main(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ma
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr("sys.argv", ["train.py"])
-        monkeypatch.setattr("msmlff.app.train.exit_code", 0)
+        monkeypatch.setattr("msmlff.app.guard.exit_code", 0)
         if arguments and arguments[0].startswith("resume="):
             return cli.main(["train", *arguments])
         return cli.main(["train", *tiny, "hydra.run.dir=run", *arguments])

@@ -12,7 +12,7 @@ import pytest
 from emt_pool import emt_frames
 from omegaconf import OmegaConf
 
-from msmlff.app import cli, train
+from msmlff.app import cli, guard
 from msmlff.app.record import read_record
 from msmlff.data.formats import write_frames
 
@@ -112,7 +112,7 @@ def test_distill_does_not_write_into_another_commands_run(
     before = content(run)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["msmlff"])
-    monkeypatch.setattr(train, "exit_code", 0)
+    monkeypatch.setattr(guard, "exit_code", 0)
     pool = ["pool=files", f"pool.path={pool_folder}", "budget=5", "selector=random"]
     assert cli.main(["distill", *pool, "hydra.run.dir=run"]) == 2
     assert "record.json there is not of distill" in " ".join(capfd.readouterr().err.split())

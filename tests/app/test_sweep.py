@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from msmlff.app import cli, train
+from msmlff.app import cli, guard, train
 from msmlff.app.record import write_json
 
 
@@ -25,7 +25,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         write_json(folder / "record.json", content)
 
     monkeypatch.setattr(train, "run", job)
-    monkeypatch.setattr(train, "exit_code", 0)
+    monkeypatch.setattr(guard, "exit_code", 0)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,3 +229,38 @@ def test_the_reference_sets_load(reference_data, tmp_path) -> None:
     assert e0s.by_symbol()["H"] == pytest.approx(-10.707211)
     fitted = reference_energies(organics.train, "least_squares")
     assert fitted.residual_rmse < 0.1 * e0s.residual_rmse
+
+
+def test_files_are_hashed_again_only_when_they_changed(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(pools, "RACY_NS", -1)  # the files of this test are new
+    real = pools.file_sha256
+    monkeypatch.setattr(pools, "file_sha256", lambda path: hashed.append(path.name) or real(path))
+    before = _load(folder)
+    assert sorted(hashed) == ["pool.xyz", "test.extxyz", "val.xyz.gz"]
+    hashed.clear()
+    assert _load(folder).train.hash == before.train.hash
+    assert not hashed
+    path = folder / "pool.xyz"
+    stat = path.stat()
+    text = path.read_text()
+    path.write_text(text.replace("step=3", "step=4", 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size and mtime
+    assert path.stat().st_size == stat.st_size
+    _load(folder)
+    assert hashed == ["pool.xyz"]
+
+
+def test_a_hash_of_a_file_that_was_just_written_is_not_kept(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock may not have ticked before the next change."""
+    monkeypatch.setattr(pools, "RACY_NS", 3_600_000_000_000)
+    _load(folder)
+    assert not list((folder.parent / "cache").glob("sha256-*"))
+
+
+def test_a_torn_note_of_a_hash_is_no_hash(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "RACY_NS", -1)
+    before = _load(folder)
+    for note in (folder.parent / "cache").glob("sha256-*"):
+        note.write_text("{")
+    assert _load(folder).train.hash == before.train.hash

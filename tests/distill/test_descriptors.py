@@ -18,6 +18,7 @@ from msmlff.data.neighbors import neighbor_list
 from msmlff.data.statistics import Statistics
 from msmlff.data.store import FrameStore
 from msmlff.distill.descriptors import (
+    BATCH_ATOMS,
     DESCRIPTOR_VERSION,
     Descriptor,
     MACECheckpoint,
@@ -108,6 +109,19 @@ def test_numbers_are_those_of_the_descriptor_version(tmp_path: Path) -> None:
             f"into GOLDEN:\n{np.array2string(np.asarray(rows), separator=', ')}",
         )
     assert DESCRIPTOR_VERSION == 1, "the numbers above are of another version"
+
+
+def test_progress_is_logged_where_there_is_no_terminal(
+    store: FrameStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("msmlff.distill.feature_cache.LOG_EVERY", 0.0)
+    monkeypatch.setitem(BATCH_ATOMS, "cpu", 40)
+    with caplog.at_level("INFO", logger="msmlff.distill.feature_cache"):
+        SMALL(store)
+    lines = [r.getMessage() for r in caplog.records if "descriptor UntrainedMACE" in r.getMessage()]
+    assert len(lines) >= 2
+    assert f"{len(store)} of {len(store)} frames" in lines[-1]
+    assert lines[-1].endswith("/s, 0 s left")
 
 
 def test_seed_decides_the_weights(store: FrameStore) -> None:

@@ -19,6 +19,7 @@ from msmlff.distill.features import Features
 from msmlff.distill.pool_map import PoolMap, pool_map
 from msmlff.distill.run import distill, write_distillation
 from msmlff.distill.selection import Selection
+from msmlff.distill.selector import Rules
 from msmlff.distill.simple import FullSelector, RandomSelector
 from msmlff.errors import InputError
 
@@ -32,7 +33,7 @@ def store(frames: list[Configuration], tmp_path: Path) -> FrameStore:
 
 
 def test_selection_map_and_files(store: FrameStore, tmp_path: Path) -> None:
-    selection, chart = distill(store, CPD(), 6, descriptor=DESCRIPTOR, seed=1, must=[5])
+    selection, chart = distill(store, CPD(), 6, descriptor=DESCRIPTOR, seed=1, rules=Rules(must=[5]))
     assert chart is not None
     paths = write_distillation(tmp_path / "out", store, selection, chart)
     assert {p.name for p in paths.values()} == {"selection.json", "pool_map.npz", "selected.extxyz"}
