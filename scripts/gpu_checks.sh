@@ -28,3 +28,16 @@ done
 
 # 3. time and memory of a training step and of energy and forces, against mace-torch in the same process run
 "$python" -m msmlff.app benchmark --device cuda --out "$out" | tee "$out/benchmark.txt"
+
+# 4. choosing frames: descriptor computed on the GPU in a cache of its own, then from the cache
+export MSMLFF_CACHE=$(mktemp -d)
+for attempt in computed cached; do
+    /usr/bin/env time -p "$python" -m msmlff.app distill device=cuda selector=d_optimal hydra.run.dir="$out/distill_$attempt" \
+        > "$out/distill_$attempt.txt" 2>&1
+done
+unset MSMLFF_CACHE
+
+# 5. selectors compared by a network, as train.py trains it
+"$python" -m msmlff.app compare device=cuda learner=network selector=full,random,cpd,fps,fps_environments,direct,d_optimal \
+    budgets=[25,100,400] selection_seed=1,2,3,4,5,6 baseline_seeds=6 hydra.launcher.n_jobs=4 \
+    hydra.sweep.dir="$out/comparison" | tee "$out/comparison.txt"

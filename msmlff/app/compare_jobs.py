@@ -74,7 +74,7 @@ def run_job(config: DictConfig, folder: Path, label: str) -> str:
     prepare(config.threads, 0)
     keep_freed_memory()
     pool = _pool(typed(PoolSpec, config.pool, "pool"))
-    learner: Learner = build(config.learner, "learner")
+    learner: Learner = build(config.learner, "learner").on(device)
     selector: Selector = build(config.selector, "selector")
     choices, failed = Choices(config, pool, selector, device), 0
     for cell in cells:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from msmlff.analysis.errors import Predictions
 from msmlff.data.neighbor_cache import NeighborCache
@@ -40,6 +41,10 @@ class Learner(ABC):
             DivergenceError: the learner found nothing finite.
         """
 
+    def on(self, device: str) -> Learner:
+        """The same learner on "cpu" or "cuda", where it makes use of that."""
+        return self
+
 
 @dataclass(frozen=True)
 class NetworkLearner(Learner):
@@ -57,6 +62,9 @@ class NetworkLearner(Learner):
     device: str = field(default="cpu", compare=False)
     dtype: str = "float32"
 
+    def on(self, device: str) -> Learner:
+        return replace(self, device=device)
+
     def predictions(self, pool: Pool, ids: Sequence[int] | np.ndarray, seed: int) -> Predictions:
         if pool.val is None or pool.test is None:
             raise InputError("a comparison needs val and test frames: set pool.fractions or their files")
@@ -70,5 +78,5 @@ class NetworkLearner(Learner):
         model = model.to(getattr(torch, self.dtype))
         train, val, test = (FrameSet.at_cutoff(part, longest) for part in (chosen, pool.val, pool.test))
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(Path(folder), seed, self.device)
+            run = Run(Path(folder), seed, self.device, console=Console(quiet=True))
             return predict(fit(model, train, val, self.training, run).model, test, self.training, self.device)
