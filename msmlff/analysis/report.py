@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,13 @@ from plotly.offline import get_plotlyjs
 from msmlff.analysis import report_error_figures, report_figures
 from msmlff.analysis.errors import Predictions, sort_groups
 from msmlff.analysis.figure_style import MOST_GROUPS, FigureBlock
+from msmlff.analysis.report_blocks import Section, TableBlock
+from msmlff.analysis.report_coverage import coverage_section
 from msmlff.analysis.run_folder import RunFolder, group_label, model_label, read_run
 from msmlff.analysis.tables import NOTHING
 from msmlff.analysis.tables import figure as number
 
 WORST_FRAMES = 8
-
-
-@dataclass(frozen=True)
-class TableBlock:
-    """A table; without headings its first column names what the second one holds."""
-
-    rows: Sequence[Sequence[str]]
-    headings: Sequence[str] = ()
-    title: str = ""
-    caption: str = ""
-
-
-@dataclass
-class Section:
-    """A part of the report: tables before and after its figures; ``missing`` says why some are not there."""
-
-    name: str
-    title: str
-    figures: list[FigureBlock] = field(default_factory=list)
-    lead: list[TableBlock] = field(default_factory=list)
-    tables: list[TableBlock] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +56,7 @@ def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) ->
     group_name = group_label(run.record.get("data", {}).get("group_name"))
     sections = [
         _selection_section(run, group_name),
+        coverage_section(run, group_name),
         _learning_section(run),
         _parity_section(run, group_name),
         _slices_section(run, group_name),
@@ -242,29 +222,7 @@ def _selection_section(run: RunFolder, group_name: str) -> Section:
         if record.get(key) is not None:
             rows.append((key.replace("_", " "), _plain(record[key])))
     section.tables.append(TableBlock(rows, title="Record"))
-    if record.get("coverage"):
-        section.tables.append(_coverage_table(record["coverage"], group_name))
     return section
-
-
-def _coverage_table(coverage: Mapping[str, Any], group_name: str) -> TableBlock:
-    rows = []
-    for key, label in (("frames", "frames"), ("environments", "atomic environments")):
-        c = coverage[key]
-        distances = (number(c[k]) for k in ("radius", "mean_distance", "max_distance"))
-        rows.append((label, f"{100 * c['share']:.1f} %", *distances))
-    caption = (
-        "Share of the pool within the radius of a chosen one, and distances to the nearest chosen one; "
-        "within the radius 95 % of the pool have a neighbour in another frame."
-    )
-    groups = coverage.get("groups", {})
-    if len(groups) > 1:
-        worst = min(groups, key=lambda group: groups[group]["share"])
-        caption += (
-            f" Least covered {group_name}: {worst} ({100 * groups[worst]['share']:.0f} % of its frames)."
-        )
-    headings = ("", "covered", "radius", "mean distance", "largest distance")
-    return TableBlock(rows, headings, "Coverage of the pool", caption)
 
 
 def _plain(value: Any) -> str:

@@ -124,6 +124,34 @@ def write_metrics(path: Path, steps: int = 2000, stress: bool = True, until: int
                 writer.writerow(row)
 
 
+def fake_coverage(elements: tuple[str, ...] = ("H",)) -> dict[str, Any]:
+    """As ``msmlff.distill.coverage`` returns it: of the groups the first ones are covered worse."""
+    shares = np.linspace(0.6, 1.0, len(DENSITIES)).tolist()
+    tail = {
+        "1 %": {"count": 6, "chosen": 0.5, "near": 0.75},
+        "5 %": {"count": 29, "chosen": 0.25, "near": 0.8},
+    }
+    forces = {"q50": 1.25, "q95": 3.1, "q99": 4.8, "max": 11.0}
+    energies = {"q05": -13.1, "q50": -12.7, "q95": -12.3}
+    return {
+        "frames": {"radius": 3.88, "share": 0.927, "mean_distance": 2.11, "max_distance": 5.11},
+        "environments": {"radius": 1.49, "share": 0.911, "mean_distance": 0.705, "max_distance": 3.42},
+        "entropy": {"bandwidth": 0.6, "pool": 9.57, "selection": 9.18, "overlap": 0.757}
+        | {"mean_dH": -0.35, "q95_dH": 2.72},
+        "elements": {
+            e: {"pool": 9200, "chosen": 2300, "share": 0.93 - 0.2 * i} for i, e in enumerate(elements)
+        },
+        "components": [{"explained": 0.7 / 2**i, "range": 1.0, "bins": 0.9} for i in range(5)],
+        "random": {"frames": 0.9, "environments": 0.88, "overlap": 0.74},
+        "groups": {g: {"pool": 25, "chosen": 9, "share": s} for g, s in zip(DENSITIES, shares, strict=True)},
+        "tails": dict.fromkeys(("energy_low", "energy_high", "frame_force", "atom_force"), tail),
+        "labels": {
+            "energy_per_atom": {"pool": energies, "selection": energies, "span_ratio": 1.0},
+            "force": {"pool": forces, "selection": forces, "ratio": dict.fromkeys(forces, 1.0)},
+        },
+    }
+
+
 def write_selection(run: Path, selector: str = "CPD", budget: int = 200) -> None:
     """selection.json and pool_map.npz."""
     rng = np.random.default_rng(5)
@@ -154,7 +182,10 @@ def write_selection(run: Path, selector: str = "CPD", budget: int = 200) -> None
         "nested": True,
         "version": "0.1.0",
         "budget": len(ids),
+        "reference": [],
     }
+    if selector != "FullSelector":  # the others used a descriptor
+        record["coverage"] = fake_coverage()
     document = {"format": "msmlff-selection", "schema": 1, "ids": ids.tolist(), "record": record}
     document |= {"scores": log_density[ids].tolist(), "columns": {"band": band[ids].tolist()}}
     (run / "selection.json").write_text(json.dumps(document))

@@ -41,6 +41,7 @@ def test_complete_run(tmp_path):
         assert f"({figure(overall['trivial'][f'{name}_rmse'])})" in page
     assert set(plots(page)) == {
         "pool-map", "chosen-by-group",
+        "coverage-groups", "coverage-tails", "coverage-components", "coverage-forces", "coverage-energies",
         "learning-loss", "learning-energy", "learning-force", "learning-stress",
         "parity-energy", "parity-forces", "parity-pressure",
         "histogram-energy", "histogram-force", "histogram-pressure",
@@ -190,26 +191,3 @@ def test_names_from_outside_are_escaped(tmp_path):
     # plotly reads a little HTML in its texts: they are escaped once more than JSON needs
     assert "<script" not in titles
     assert "&lt;script" in titles
-
-
-def test_coverage_is_a_small_table(tmp_path):
-    run = write_run(tmp_path / "run")
-    content = json.loads((run / "selection.json").read_text())
-    summary = {"radius": 3.88, "share": 0.927, "mean_distance": 2.11, "max_distance": 5.11}
-    groups = {f"{d:.2f}": {"pool": 25, "chosen": 9, "share": 0.96} for d in np.arange(0.98, 1.4, 0.02)}
-    groups["1.12"]["share"] = 0.5
-    content["record"]["coverage"] = {
-        "frames": summary,
-        "environments": summary | {"share": 0.911},
-        "groups": groups,
-    }
-    (run / "selection.json").write_text(json.dumps(content))
-    page = page_of(run)
-    (table,) = re.findall(r"<h3>Coverage of the pool</h3>(.*?)</table>\s*<p[^>]*>(.*?)</p>", page, flags=re.S)
-    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table[0], flags=re.S)]
-    assert rows[1:] == [
-        ["frames", "92.7 %", "3.88", "2.11", "5.11"],
-        ["atomic environments", "91.1 %", "3.88", "2.11", "5.11"],
-    ]
-    assert "Least covered density g/cm³: 1.12 (50 % of its frames)" in table[1]
-    assert "pool = 25" not in page

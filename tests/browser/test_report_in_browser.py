@@ -12,7 +12,7 @@ from msmlff.analysis.report import write_report
 
 pytestmark = pytest.mark.browser
 
-SECTIONS = ["selection", "learning", "parity", "slices", "data", "model", "machine", "config"]
+SECTIONS = ["selection", "coverage", "learning", "parity", "slices", "data", "model", "machine", "config"]
 
 
 class Page:
@@ -47,7 +47,7 @@ def test_draws_everything_without_network_or_complaint(complete):
     assert complete.complaints == []
     assert [url for url in complete.requests if not url.startswith(("file:", "data:"))] == []
     assert len([url for url in complete.requests if url.startswith("file:")]) == 1
-    assert complete.count(".plot") == 18
+    assert complete.count(".plot") == 23
     # every plot has marks on it, inside its own frame
     empty = """Array.from(document.querySelectorAll('.plot')).filter(
         p => p.querySelectorAll('.points path, .point path, .js-line').length === 0).map(p => p.id)"""
@@ -102,7 +102,7 @@ def test_diverged_run_opens(browser, tmp_path):
     page = Page(browser, write_report(tmp_path))
     assert page.complaints == []
     assert page.tab.locator(".badge").inner_text() == "diverged"
-    assert page.count(".plot") == 6
+    assert page.count(".plot") == 11
     page.tab.close()
 
 
