@@ -37,6 +37,7 @@ def modules(
 ) -> Callable[..., set[str]]:
     """modules(*overrides) -> names of all modules that a run of msmlff distill had imported at its end."""
     folder = tmp_path_factory.mktemp("imports")
+    own_cache = {**environment, "MSMLFF_CACHE": str(folder / "cache")}  # empty, whatever ran before
 
     def run(*overrides: str) -> set[str]:
         arguments = ["pool=files", f"pool.path={pool_folder}", "budget=5", *overrides]
@@ -46,7 +47,7 @@ def modules(
         done = subprocess.run(
             [sys.executable, "-c", program],
             cwd=folder,
-            env=environment,
+            env=own_cache,
             capture_output=True,
             text=True,
             timeout=300,
