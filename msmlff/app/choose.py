@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from threadpoolctl import ThreadpoolController
 
 from msmlff.app.config import build
 from msmlff.data.store import FrameStore
@@ -21,6 +22,9 @@ from msmlff.distill.selection import Selection
 from msmlff.distill.selector import Rules, Selector
 from msmlff.errors import InputError
 
+# Of a pool up to which one thread does the linear algebra. Products are small then, and it takes longer to
+# wake the other threads than they save: several times as long beside other work.
+FEW_ATOMS = 200_000
 KEYS = ["budget", "unit", "cost_exponent", "selection_seed", "reference", "must", "forbidden", "quotas"]
 
 
@@ -83,7 +87,9 @@ def choose(
 ) -> tuple[Selection, PoolMap | None]:
     """Distil the pool and write selection.json, pool_map.npz and selected.extxyz into ``folder``."""
     rules = Rules(choice.rules.must, choice.rules.forbidden, _named_groups(choice.rules.quotas, pool.group))
-    with console.status("choosing frames"):
+    threads = 1 if pool.num_atoms.sum() <= FEW_ATOMS else None
+    blas = ThreadpoolController().select(internal_api="openblas")
+    with console.status("choosing frames"), blas.limit(limits=threads):
         selection, chart = distill(
             pool,
             selector,

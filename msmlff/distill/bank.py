@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ GROWTH = 1.25  # of the radius when more frames are taken than asked for
 SHRINK = 0.7  # of the radius when fewer are
 FINEST = 1e-6  # of the largest radius: environments nearer than that are the same
 SAMPLE = 1000  # environments that decide the first radius
+SOME = 64  # frames judged together at least
 BLOCK = 1 << 22  # numbers of the rows read at a time
 ORDERS = ("random", "file")
 
@@ -100,16 +101,16 @@ class _Bank:
         """Environments of each element there are now."""
         return list(self._counts)
 
-    def lacks(self, rough: np.ndarray, elements: np.ndarray | None, since: list[int]) -> np.ndarray:
-        """[n] bool, which rows [n, d + 1] are farther than the radius from all added since a mark."""
-        new = np.ones(len(rough), dtype=bool)
+    def squares(self, rough: np.ndarray, elements: np.ndarray | None, since: list[int]) -> np.ndarray:
+        """[n] squared distances, from below, of rows [n, d + 1] to the nearest added since a mark; infinite
+        without one."""
+        result = np.full(len(rough), np.inf, dtype=np.float32)
         for e, count in enumerate(self._counts):
             mine = slice(None) if elements is None else np.flatnonzero(elements == e)
-            if count > since[e] and len(new[mine]):
+            if count > since[e] and len(result[mine]):
                 x = rough[mine]
-                squares = least_products(x, self._partners[e][since[e] : count]) + self._norms(x)
-                new[mine] = squares > self.radius**2
-        return new
+                result[mine] = least_products(x, self._partners[e][since[e] : count]) + self._norms(x)
+        return result
 
     def apart(self, rough: np.ndarray, elements: np.ndarray | None) -> np.ndarray:
         """Indices of the rows [m, d + 1] that are farther than the radius from those kept before them."""
@@ -117,11 +118,13 @@ class _Bank:
         far = squares > self.radius**2
         if elements is not None:
             far |= elements[:, None] != elements
-        kept: list[int] = []
-        for i in range(len(rough)):
-            if far[i, kept].all():
-                kept.append(i)
-        return np.array(kept, dtype=np.int64)
+        # Column i, as a row: which later rows are near to row i and go if it stays.
+        near = np.triu(~far.T, 1)
+        kept = np.ones(len(rough), dtype=bool)
+        for i in np.flatnonzero(near.any(axis=1)).tolist():
+            if kept[i]:
+                kept &= ~near[i]
+        return np.flatnonzero(kept)
 
     def add(self, rough: np.ndarray, elements: np.ndarray | None) -> None:
         """Rows [m, d + 1] join."""
@@ -157,7 +160,14 @@ class _Block:
 
 
 class _Stream:
-    """Passes over the pool until the budget is met. ``taken``: frame -> environments it brought, in order."""
+    """Passes over the pool until the budget is met.
+
+    Attributes:
+        taken: frame -> environments it brought, in order.
+        apart: frame -> a distance from below: one of its environments is at least so far from all those of
+            the frames taken before it.
+        largest: squared length of the longest row read so far.
+    """
 
     def __init__(self, method: EnvironmentBank, task: Task) -> None:
         features = task.features
@@ -166,6 +176,8 @@ class _Stream:
         self.elements = element_codes(features) if method.by_element else None
         self.free = method.radius is None
         self.taken: dict[int, int] = {}
+        self.apart: dict[int, float] = {}
+        self.largest = 0.0
         self.bank = self._empty(method.radius or self._first_radius())
 
     def run(self, order: np.ndarray) -> Picks:
@@ -216,10 +228,24 @@ class _Stream:
 
     def _grow(self) -> None:
         """Raises the radius until bank and budget hold what is left of the frames taken."""
+        radius = GROWTH * self.bank.radius
         while True:
-            self.bank = self._empty(GROWTH * self.bank.radius)
-            if self._refill():
-                return
+            if not self._all_stay(radius):
+                self.bank = self._empty(radius)
+                if self._refill():
+                    return
+            radius *= GROWTH
+
+    def _all_stay(self, radius: float) -> bool:
+        """Each of the frames taken, one too many, is certain to bring an environment at this radius too; so
+        there is no need to try it."""
+        if self.method.min_new > 1 or len(self.taken) <= self.count:
+            return False
+        return min(self.apart[frame] for frame in self.taken) ** 2 - self._slack() > radius**2
+
+    def _slack(self) -> float:
+        """What a squared distance may be larger than the bank finds it."""
+        return 4 * rounding(self.rows.width) * self.largest
 
     def _refill(self, keep: bool = False) -> bool:
         """Fills an empty bank with the held frames and those taken; the latter are judged again, or kept in
@@ -230,8 +256,9 @@ class _Stream:
             if self.bank.size > self.method.max_bank:
                 break
         self.taken = {}
-        for frame in before:
-            self._judge(self._block(np.array([frame])), 0, least=1 if keep else self.method.min_new)
+        for block in self._blocks(np.array(list(before), dtype=np.int64)):
+            for k in range(len(block.frames)):
+                self._judge(block, k, least=1 if keep else self.method.min_new)
         if keep:
             self.taken = before
         return not self._over()
@@ -250,38 +277,51 @@ class _Stream:
 
     def _judge_block(self, block: _Block, start: int) -> int:
         """Judges the frames from ``start`` on; returns where it stopped, at the end or when done."""
-        mark, first = self.bank.mark(), int(block.offsets[start])
-        elements = None if block.elements is None else block.elements[first:]
-        lacks = self.bank.lacks(block.rough[first:], elements, [0] * len(mark))
-        brought = np.add.reduceat(lacks, block.offsets[start:-1] - first, dtype=np.int64)
+        # More than the budget has left, and one, will hardly be judged at this radius.
+        stop = min(len(block.frames), start + max(SOME, self.count + 1 - len(self.taken)))
+        mark, first, last = self.bank.mark(), int(block.offsets[start]), int(block.offsets[stop])
+        elements = None if block.elements is None else block.elements[first:last]
+        squares = self.bank.squares(block.rough[first:last], elements, [0] * len(mark))
+        lacks = squares > self.bank.radius**2
+        brought = np.add.reduceat(lacks, block.offsets[start:stop] - first, dtype=np.int64)
         for k in (start + np.flatnonzero(brought >= self.method.min_new)).tolist():
             rows = slice(int(block.offsets[k]) - first, int(block.offsets[k + 1]) - first)
-            self._judge(block, k, np.flatnonzero(lacks[rows]), mark)
+            self._judge(block, k, squares[rows], mark)
             if self._done():
                 return k + 1
-        return len(block.frames)
+        return stop
 
     def _judge(
         self,
         block: _Block,
         k: int,
-        which: np.ndarray | slice = slice(None),
+        known: np.ndarray | None = None,
         mark: list[int] | None = None,
         least: int | None = None,
     ) -> None:
-        """Takes frame k if enough of its rows ``which`` are new to what was added since ``mark``."""
+        """Takes frame k if enough of its rows are new; ``known``: squared distances [atoms] to what the bank
+        had at ``mark``."""
+        frame, radius = int(block.frames[k]), self.bank.radius
+        least = least or self.method.min_new
+        which = slice(None) if known is None else np.flatnonzero(known > radius**2)
         rough, elements = block.part(k, which)
-        for find in (self._missing(mark), self.bank.apart):
-            new = find(rough, elements)
-            rough, elements = rough[new], None if elements is None else elements[new]
-            if len(rough) < (least or self.method.min_new):
-                return
-        self.bank.add(rough, elements)
-        self.taken[int(block.frames[k])] = len(rough)
-
-    def _missing(self, mark: list[int] | None) -> Callable[..., np.ndarray]:
-        since = mark or [0] * len(self.bank.mark())
-        return lambda rough, elements: self.bank.lacks(rough, elements, since)
+        squares = self.bank.squares(rough, elements, mark or [0] * len(self.bank.mark()))
+        if known is not None:
+            squares = np.minimum(squares, known[which])
+        new = np.flatnonzero(squares > radius**2)
+        if len(new) < least:
+            return
+        rough, elements = rough[new], None if elements is None else elements[new]
+        new = self.bank.apart(rough, elements)
+        if len(new) < least:
+            return
+        self.bank.add(rough[new], None if elements is None else elements[new])
+        self.taken[frame] = len(new)
+        if self.bank.size > self.method.max_bank:
+            return  # not all held frames need be in it
+        # What did not join the bank lies within the radius of what did.
+        apart = float(np.sqrt(squares.max())) - float(np.sqrt(radius**2 + self._slack()))
+        self.apart[frame] = max(apart, self.apart.get(frame, 0.0))
 
     def _blocks(self, order: np.ndarray) -> Iterator[_Block]:
         """Blocks of ``order`` that grow from one frame to what memory holds: early frames change the bank."""
@@ -298,4 +338,7 @@ class _Stream:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         index = np.repeat(self.features.offsets[frames] - offsets[:-1], counts) + np.arange(offsets[-1])
         elements = None if self.elements is None else self.elements[index]
-        return _Block(frames, offsets, self.rows.rough(index), elements)
+        rough = self.rows.rough(index)
+        squares = np.einsum("ij,ij->i", rough[:, :-1], rough[:, :-1])
+        self.largest = max(self.largest, float(squares.max(initial=0.0)))
+        return _Block(frames, offsets, rough, elements)

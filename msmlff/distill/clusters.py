@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from msmlff.distill.birch import subclusters, ward
 from msmlff.distill.density import project
 from msmlff.distill.features import POOLINGS, Features
 from msmlff.distill.medoids import k_medoids
@@ -21,6 +22,7 @@ from msmlff.errors import InputError
 
 COPY = 1e-6  # points that agree to this share of the largest coordinate are copies of each other
 BLOCK = 1 << 22  # squared distances held at a time: 32 MiB
+LIBRARY = 1 << 23  # distances of a step of k-means above which scikit-learn is worth its import
 LEAVES = 4000  # subclusters of BIRCH that are merged hierarchically (cost: their square), if it can be helped
 
 
@@ -109,15 +111,15 @@ class KMeans(_Clustering):
     def _of_clusters(self, scene: Scene, count: int, seed: int) -> Picks:
         points, labels = scene.points[scene.free], np.full(len(scene.rows), -1)
         cap = to_nearest(points, scene.points[~scene.free])[1]
-        if scene.free.all():
+        rng = np.random.default_rng(seed)
+        if scene.free.all() and count * len(points) > LIBRARY:
             from sklearn.cluster import KMeans as Lloyd
 
             # sklearn's seed is below 2^32; ours need not be.
-            state = int(np.random.default_rng(seed).integers(1 << 31))
+            state = int(rng.integers(1 << 31))
             model = Lloyd(count, n_init=self.restarts, max_iter=self.iterations, random_state=state)
             centres = model.fit(points).cluster_centers_
         else:
-            rng = np.random.default_rng(seed)
             runs = [_lloyd(points, cap, count, self.iterations, rng) for _ in range(self.restarts)]
             centres = min(runs, key=lambda run: run[1])[0]
         nearest, squares = to_nearest(points, centres)
@@ -266,11 +268,8 @@ def _from_means(points: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> np
 
 def _means(points: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """[clusters, d] mean point of each cluster; 0 for empty ones."""
-    from scipy.sparse import csr_array
-
-    places = (labels, np.arange(len(points)))
-    members = csr_array((np.ones(len(points)), places), shape=(len(sizes), len(points)))
-    means: np.ndarray = members @ points / np.maximum(sizes, 1)[:, None]
+    sums = [np.bincount(labels, weights=column, minlength=len(sizes)) for column in points.T]
+    means: np.ndarray = np.stack(sums, axis=1) / np.maximum(sizes, 1)[:, None]
     return means
 
 
@@ -332,7 +331,7 @@ def _lloyd(
 def _plus_plus(points: np.ndarray, cap: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """[count, d] starting centres by greedy k-means++ (Arthur and Vassilvitskii 2007), beside held frames."""
     trials = 2 + int(np.log(count))
-    least = cap.copy()
+    least, norms = cap.copy(), (points * points).sum(axis=1)
     centres = np.empty((count, points.shape[1]))
     for i in range(count):
         total = least.sum()
@@ -341,9 +340,11 @@ def _plus_plus(points: np.ndarray, cap: np.ndarray, count: int, rng: np.random.G
         else:
             draws = rng.integers(len(points), size=1)
         draws = np.minimum(draws, len(points) - 1)
-        trial = [np.minimum(least, ((points - points[t]) ** 2).sum(axis=1)) for t in draws]
-        best = int(np.argmin([t.sum() for t in trial]))
-        least, centres[i] = trial[best], points[draws[best]]
+        trial = norms[draws, None] - 2 * (points[draws] @ points.T) + norms
+        best = draws[int(np.minimum(trial, least).sum(axis=1).argmin())]
+        centres[i] = points[best]
+        # By differences: copies are at distance 0.
+        least = np.minimum(least, ((points - centres[i]) ** 2).sum(axis=1))
     return centres
 
 
@@ -369,13 +370,11 @@ def _leaves(
     The radius is halved until ``count`` subclusters are without a held frame; and where more than ``LEAVES``
     subclusters are left to merge, enlarged as far as that allows.
     """
-    from sklearn.cluster import Birch as Tree
 
     def grow(radius: float) -> tuple[np.ndarray, np.ndarray, bool]:
-        tree = Tree(threshold=radius, branching_factor=branching, n_clusters=None).fit(scene.points)
-        leaf = tree.labels_
+        leaf, centres = subclusters(scene.points, radius, branching)
         unserved = np.setdiff1d(leaf[scene.free], leaf[~scene.free])
-        return leaf, tree.subcluster_centers_, len(unserved) >= count
+        return leaf, centres, len(unserved) >= count
 
     smallest = COPY * (np.abs(scene.points).max() or 1.0)
     leaf, centres, enough = grow(threshold)
@@ -398,10 +397,8 @@ def _cut(centres: np.ndarray, has_free: np.ndarray, has_held: np.ndarray, count:
 
     Undoing a merge makes at most one more good cluster, so that no count is jumped over.
     """
-    from scipy.cluster.hierarchy import ward
-
     m = len(centres)
-    children = ward(centres)[:, :2].astype(np.int64) if m > 1 else np.empty((0, 2), dtype=np.int64)
+    children = ward(centres)
     free, held = np.zeros(2 * m - 1, dtype=bool), np.zeros(2 * m - 1, dtype=bool)
     free[:m], held[:m] = has_free, has_held
     for node, pair in enumerate(children, start=m):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from msmlff.distill.entropy import BLOCK, default_bandwidth, left, part_of_frames, right, rows_of
+from msmlff.distill.entropy import BLOCK, default_bandwidth, left, part_of_frames, reduce_runs, right, rows_of
 from msmlff.distill.features import Features
 from msmlff.distill.space import environment_space
 
@@ -145,8 +145,8 @@ def _scan(features: Features, asked: np.ndarray, sets: list[np.ndarray], h: floa
             frames = frame[theirs][cuts]
             # Environments down, so that those of a frame are neighbouring rows of the table.
             table = there[theirs] @ points[mine].T
-            most = np.maximum.reduceat(table, cuts, axis=0)
-            total = np.add.reduceat(np.exp(table, out=table), cuts, axis=0)
+            most = reduce_runs(np.maximum, table, cuts)
+            total = reduce_runs(np.add, np.exp(table, out=table), cuts)
             for s, members in enumerate(sets):
                 inside = np.isin(frames, members)
                 if inside.any():

@@ -127,14 +127,15 @@ def least_products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     least = np.empty(len(rows), dtype=np.float32)
     if len(others) == 1:
         return np.matmul(rows, others[0], out=least)
-    columns = min(len(others), 1024)
-    step = max(1, BLOCK // 4 // columns)
+    down = min(len(others), 1024)
+    step = max(1, BLOCK // 16 // down)
     for start in range(0, len(rows), step):
-        part = rows[start : start + step]
+        part = rows[start : start + step].T
         best = least[start : start + step]
         best[:] = np.inf
-        for first in range(0, len(others), columns):
-            np.minimum(best, (part @ others[first : first + columns].T).min(axis=1), out=best)
+        for first in range(0, len(others), down):
+            # The least of each column: whole rows of the product are compared at a time.
+            np.minimum(best, (others[first : first + down] @ part).min(axis=0), out=best)
     return least
 
 
@@ -247,6 +248,8 @@ class FarthestPoints:
         self._new = list(range(kinds)) if elements is not None else []
         self._hot: _Hot | None = None
         self._e = rounding(rows.width)
+        # The hot rows see all rows of each new frame: the more these are, the fewer the hot ones.
+        self._width_of_hot = rows.width * max(1.0, len(rows) / max(1, len(self._open))) ** 0.5
         self.refreshes = 0
 
     def add(self, frame: int) -> None:
@@ -381,7 +384,7 @@ class FarthestPoints:
                 if len(mine):
                     self._catch_up(mine, chosen)
             self.rows.release()
-        self._hot = self._hottest(gate, max(1, size // self.rows.width))
+        self._hot = self._hottest(gate, max(1, int(size / self._width_of_hot)))
 
     def _catch_up(self, index: np.ndarray, chosen: _Chosen) -> None:
         """Rows of one element (ascending, of one block) see the choices they missed."""

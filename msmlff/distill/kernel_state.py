@@ -14,6 +14,7 @@ from msmlff.distill.entropy import (
     float32_error,
     left,
     precision,
+    reduce_runs,
     right,
     rows_of,
 )
@@ -246,5 +247,5 @@ def target_sums(features: Features, space: Space, bandwidth: float, most: int) -
                 np.exp(kernel, out=kernel)
                 # A frame's rows may be cut by the block: its parts are added up.
                 cuts = np.concatenate([[0], np.flatnonzero(np.diff(frame[part])) + 1])
-                table[frame[part][cuts], columns] += np.add.reduceat(kernel, cuts, axis=0)
+                table[frame[part][cuts], columns] += reduce_runs(np.add, kernel, cuts)
     return table

@@ -63,7 +63,7 @@ def modules(
 
 
 def test_cached_features_need_no_torch(modules: Callable[..., set[str]]) -> None:
-    for selector in ("random", "cpd"):
+    for selector in ("random", "cpd", "kmeans", "direct", "bank"):
         loaded = modules(f"selector={selector}")
         assert not loaded & {*HEAVY, *SKLEARN}
         assert "matplotlib" in loaded  # the map is drawn all the same

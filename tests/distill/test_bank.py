@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msmlff.distill.bank import EnvironmentBank
+from msmlff.distill.bank import EnvironmentBank, _Stream
 from msmlff.distill.features import Features
 from msmlff.errors import InputError
 
@@ -83,6 +83,31 @@ def test_found_radius_takes_about_the_budget_in_one_pass(make_features: MakeFeat
     details = EnvironmentBank().select(features, 50, seed=0).record["details"]
     assert 25 <= details["taken_at_radius"] <= 50
     assert details["radius"] > 0
+
+
+@pytest.mark.parametrize("by_element", [True, False])
+@pytest.mark.parametrize("held", [[], [3, 40]])
+def test_radii_that_are_passed_over_change_nothing(
+    make_features: MakeFeatures, monkeypatch: pytest.MonkeyPatch, by_element: bool, held: list[int]
+) -> None:
+    features = make_features(120, seed=4)
+    tried: list[float] = []
+    refill = _Stream._refill
+
+    def counted(stream: _Stream, keep: bool = False) -> bool:
+        tried.append(stream.bank.radius)
+        return refill(stream, keep)
+
+    monkeypatch.setattr(_Stream, "_refill", counted)
+    selector = EnvironmentBank(by_element=by_element)
+    few = [selector.select(features, n, reference=held, seed=2) for n in (1, 10, 50)]
+    number = len(tried)
+    monkeypatch.setattr(_Stream, "_all_stay", lambda stream, radius: False)
+    for fast in few:
+        slow = selector.select(features, len(fast), reference=held, seed=2)
+        assert fast.ids.tolist() == slow.ids.tolist()
+        assert fast.record["details"] == slow.record["details"]
+    assert number < len(tried) - number
 
 
 def test_size_of_the_bank_is_kept(make_features: MakeFeatures) -> None:
