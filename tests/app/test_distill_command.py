@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,3 +195,16 @@ def test_map_of_any_pool(tmp_path: Path, kind: str) -> None:
     save_map(chart, tmp_path / "map.png", "a pool", "density")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
+
+
+def test_a_sweep_has_a_folder_by_default(
+    pool_folder: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """In a process of its own: Hydra reads the sweep's folder before its own settings can be resolved."""
+    words = ["pool=files", f"pool.path={pool_folder}", "selector=random,uniform", "budget=3", "~descriptor"]
+    done = subprocess.run(
+        [sys.executable, "-m", "msmlff.app", "distill", "-m", *words],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("outputs/distill-sweep/*/*/selection.json"))) == 2
