@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 import traceback
@@ -62,10 +63,15 @@ class Cell:
         budget = "all" if self.budget is None else f"{self.budget:g}"
         return folder / CELLS / f"{name}-b{budget}-s{self.selection_seed}-i{self.init_seed}.json"
 
+    def done(self, folder: Path) -> bool:
+        """Whether it need not be made again: what failed may have been mended since."""
+        path = self.path(folder)
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["status"] != "failed"
+
 
 def run_job(config: DictConfig, folder: Path, label: str) -> str:
     """Do the cells of a selector and a selection seed that are not done yet; returns a line about them."""
-    cells = [cell for cell in _cells(config, label) if not cell.path(folder).is_file()]
+    cells = [cell for cell in _cells(config, label) if not cell.done(folder)]
     if not cells:
         return ""
     (folder / CELLS).mkdir(exist_ok=True)
@@ -142,8 +148,9 @@ class Choices:
         }
 
     def _select(self, budget: float) -> tuple[Selection, float]:
-        largest = self.budgets[-1]
-        if self.unit == "frames" and self.selector.nested and budget != largest:
+        room = len(self.pool) - len(self.forbidden)
+        largest = max((b for b in self.budgets if b <= room), default=budget)
+        if budget < largest and self.unit == "frames" and self.selector.nested:
             if largest not in self._made:
                 self.of(largest)
             selection, seconds, _ = self._made[largest]
