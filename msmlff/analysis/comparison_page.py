@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from msmlff.analysis.comparison_cells import read_study
 from msmlff.analysis.comparison_method import METHOD, METHOD_TITLE
 from msmlff.analysis.comparison_parts import Part, Picture, Table, build_parts, summary_part
+from msmlff.analysis.html import page_template
 
 
 def write_comparison(folder: str | Path) -> Path:
@@ -103,16 +102,7 @@ def _cell(text: str) -> str:
 
 
 def _html(title: str, parts: Sequence[Part]) -> str:
-    environment = Environment(
-        loader=PackageLoader("msmlff.analysis", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["embedded"] = _embedded
-    environment.filters["bold_lead"] = _bold_lead
-    template = environment.get_template("comparison.html.j2")
+    template = page_template("comparison.html.j2", embedded=_embedded, bold_lead=_bold_lead)
     return template.render(title=title, parts=parts)
 
 

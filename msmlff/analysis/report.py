@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from msmlff.analysis import report_error_figures, report_figures
 from msmlff.analysis.errors import Predictions, sort_groups
 from msmlff.analysis.figure_style import MOST_GROUPS, FigureBlock
+from msmlff.analysis.html import page_template
 from msmlff.analysis.report_blocks import Section, TableBlock
 from msmlff.analysis.report_coverage import coverage_section
 from msmlff.analysis.run_folder import RunFolder, group_label, model_label, read_run
@@ -64,7 +64,7 @@ def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) ->
         _model_section(run),
         _machine_section(run),
     ]
-    template = _environment().get_template("report.html.j2")
+    template = page_template("report.html.j2", figure_json=_figure_json)
     page = template.render(
         title=run.title,
         summary=_summary(run),
@@ -83,18 +83,6 @@ def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) ->
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
     return path
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("msmlff.analysis", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure_json"] = _figure_json
-    return environment
 
 
 def _figure_json(block: FigureBlock) -> Markup:

@@ -19,6 +19,7 @@ from msmlff.distill.space import SAMPLE, Space, environment_space
 from msmlff.errors import InputError
 
 TIE = 1e-9
+FRAMES = 256  # whose determinants are computed at a time
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class DOptimal(Selector):
     def pick(self, task: Task) -> Picks:
         """The largest gain of information next."""
         moments = task.features.remember(("d_optimal", self.components), lambda: self._moments(task.features))
-        state = np.eye(moments.shape[-1]) + moments[task.held].sum(axis=0) / self.noise
+        state = np.eye(moments.shape[-1]) + moments[task.held].sum(axis=0, dtype=np.float64) / self.noise
         price = task.features.num_atoms if self.per_atom else np.ones(len(moments))
         bounds = np.full(len(moments), -np.inf)
         bounds[task.candidates] = np.inf
@@ -78,7 +79,11 @@ class DOptimal(Selector):
         before = np.linalg.slogdet(state)[1].sum()
 
         def evaluate(frames: np.ndarray, _: float) -> np.ndarray:
-            after = np.linalg.slogdet(state + moments[frames] / self.noise)[1].sum(axis=1)
+            after = np.empty(len(frames))
+            for start in range(0, len(frames), FRAMES):  # lazy searches ask for many at once at first
+                part = slice(start, start + FRAMES)
+                held = state + moments[frames[part]] / self.noise
+                after[part] = np.linalg.slogdet(held)[1].sum(axis=1)
             gains: np.ndarray = (after - before) / price[frames]
             return gains
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ import numpy as np
 
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.store import FrameStore
-from msmlff.distill.feature_cache import FORMAT, Job, cached_rows
+from msmlff.distill.feature_cache import Job, cache_folder, cached_rows
 from msmlff.distill.features import Features
 from msmlff.errors import InputError
 
@@ -65,11 +63,10 @@ class Descriptor(ABC):
             InputError: features that are NaN or infinite, elements the model does not know.
         """
         settings = self.settings()
-        name = f"features-v{FORMAT}-{frames.hash[:24]}-{_digest(settings)}"
         offsets = np.concatenate([[0], np.cumsum(frames.num_atoms)])
         rows = cached_rows(
             Job(
-                folder=frames.directory.parent / name,
+                folder=cache_folder(frames, "features", settings),
                 offsets=offsets,
                 settings=settings,
                 make_batches=lambda: _batches(offsets, self.batch_atoms),
@@ -315,10 +312,6 @@ def dtype_of(name: str) -> torch.dtype:
     if name not in ("float32", "float64"):
         raise InputError(f"descriptor.dtype={name}: write float32 or float64")
     return torch.float32 if name == "float32" else torch.float64
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _batches(offsets: np.ndarray, atoms: int) -> list[tuple[int, int]]:

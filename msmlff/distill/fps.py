@@ -114,6 +114,7 @@ class EnvironmentFPS(Selector):
 
     def __post_init__(self) -> None:
         _check_choice("start", self.start, STARTS)
+        object.__setattr__(self, "seeded", self.start == "random")
 
     def pick(self, task: Task) -> Picks:
         """The farthest frames, one after the other; details: the distance that is left."""

@@ -43,6 +43,7 @@ METHODS: dict[str, Selector] = {
     "fps-centre": FPS(start="centre", pooling="mean", variance=0.9),
     "fps_environments": EnvironmentFPS(),
     "fps_environments-all": EnvironmentFPS(by_element=False),
+    "fps_environments-centre": EnvironmentFPS(start="centre"),
     "fps_forces": ForceWeightedFPS(),
     "bank": EnvironmentBank(),
     "bank-2": EnvironmentBank(radius=1.0, min_new=2),
