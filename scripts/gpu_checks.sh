@@ -39,5 +39,5 @@ unset MSMLFF_CACHE
 
 # 5. selectors compared by a network, as train.py trains it
 "$python" -m msmlff.app compare device=cuda learner=network selector=full,random,cpd,fps,fps_environments,direct,d_optimal \
-    budgets=[25,100,400] selection_seed=1,2,3,4,5,6 baseline_seeds=6 hydra.launcher.n_jobs=4 \
+    budgets=[25,100,400] selection_seed=1,2,3,4,5,6 hydra.launcher.n_jobs=4 \
     hydra.sweep.dir="$out/comparison" | tee "$out/comparison.txt"

@@ -18,7 +18,7 @@ from msmlff.analysis.comparison_tests import (
     first_reach,
     holm,
     interval,
-    permutation_test,
+    sign_flip_test,
 )
 
 ALPHA = 0.05
@@ -45,7 +45,7 @@ class Point:
         cells, failed: cells that ended, and those of them that did not finish.
     """
 
-    budget: int | None
+    budget: float | None
     frames: float
     atoms: float
     error: Estimate | None
@@ -76,12 +76,12 @@ class Against:
             below 1 if the selector is better. None where the curves do not overlap or a budget has no
             finished cell.
         ratio_atoms: the same with atoms as the budget.
-        test: permutation test of the selections' areas; None where too few selections could be compared.
+        test: sign-flip test of the differences of paired selections; None where there are too few pairs.
         p: its p after Holm's correction.
         smallest_p: what p can be at the least with so many selections and tests.
         verdict: "better", "worse", "tie", or "" without a test.
         budgets: compared.
-        selections: complete ones, of the selector and of the other.
+        pairs: of selections of one seed, both complete.
         failed: cells of the selector among those compared that did not finish.
     """
 
@@ -89,8 +89,8 @@ class Against:
     ratio: Estimate | None
     ratio_atoms: Estimate | None
     test: Permutation | None
-    budgets: tuple[int, ...]
-    selections: tuple[int, int]
+    budgets: tuple[float, ...]
+    pairs: int
     failed: int
     p: float | None = None
     smallest_p: float | None = None
@@ -113,8 +113,8 @@ class Row:
     label_aware: bool
     points: tuple[Point, ...]
     against: Against | None
-    n_eq: int | None
-    savings: dict[int, Bound]
+    n_eq: float | None
+    savings: dict[float, Bound]
     saving: Bound | None
 
     @property
@@ -128,7 +128,7 @@ class Row:
         return sum(point.cells for point in self.points)
 
 
-def mean_errors(data: Grid, budgets: Sequence[int | None]) -> tuple[Point, ...]:
+def mean_errors(data: Grid, budgets: Sequence[float | None]) -> tuple[Point, ...]:
     """Geometric mean error at each budget, with the interval of the two-level bootstrap."""
     samples = crossed_means(data.log_error, *_draws(data))
     points = []
@@ -172,66 +172,100 @@ def failed_value(grids: Sequence[Grid]) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pair:
-    """Two selectors cut to what both have.
+class _Pairs:
+    """Two selectors, pair by pair of selections of one seed, cut to what both have.
 
     Attributes:
-        a, b: [rows, budgets used, inits used] log errors, NaN where a cell failed.
-        done_a, done_b: [rows, inits used] bool: all budgets of the cell's selection and weights have ended.
+        used: indices of the budgets.
+        a, b: [pairs, budgets used, inits used] log errors, NaN where a cell failed.
+        done: [pairs, inits used] bool: all budgets of both have ended.
+        inits: indices of the initial weights.
     """
 
     used: np.ndarray
     a: np.ndarray
     b: np.ndarray
-    done_a: np.ndarray
-    done_b: np.ndarray
+    done: np.ndarray
     inits: np.ndarray
 
     @classmethod
-    def of(cls, a: Grid, b: Grid) -> _Pair | None:
+    def of(cls, a: Grid, b: Grid) -> _Pairs | None:
         counts = [g.present.sum(axis=(0, 2)) for g in (a, b)]
         enough = [c >= max(1.0, COMMON_SHARE * c.max(initial=0)) for c in counts]
         used = np.flatnonzero(enough[0] & enough[1])
-        if not len(used):
+        pairs = common_seeds(a.seeds, b.seeds)
+        if not len(used) or not pairs:
             return None
-        done = [np.asarray(g.present[:, used].all(axis=1)) for g in (a, b)]
-        inits = np.flatnonzero(done[0].any(axis=0) & done[1].any(axis=0))
-        if not len(inits):
+        done = np.stack(
+            [
+                a.present[rows_a][:, used].all(axis=(0, 1)) & b.present[rows_b][:, used].all(axis=(0, 1))
+                for rows_a, rows_b in pairs
+            ]
+        )
+        kept, inits = np.flatnonzero(done.any(axis=1)), np.flatnonzero(done.any(axis=0))
+        if not len(kept):
             return None
-        cut = [g.log_error[:, used][:, :, inits] for g in (a, b)]
-        return cls(used, cut[0], cut[1], done[0][:, inits], done[1][:, inits], inits)
+        cut = [
+            np.stack([masked_mean(g.log_error[pairs[k][side]], 0) for k in kept])[:, used][:, :, inits]
+            for side, g in enumerate((a, b))
+        ]
+        return cls(used, cut[0], cut[1], done[kept][:, inits], inits)
 
 
-def compare(a: Grid, b: Grid, budgets: Sequence[int], failed: np.ndarray) -> Against | None:
-    """Compare two selectors; None where they share no budget or no initial weights.
+def common_seeds(
+    a: Sequence[tuple[int, ...]], b: Sequence[tuple[int, ...]]
+) -> list[tuple[list[int], list[int]]]:
+    """Rows of two grids that make a pair: those with a selection seed in common.
+
+    Seeds that one of the two gave the same frames are one selection of it, and all they are paired with is
+    one pair.
+
+    Args:
+        a, b: seeds of each row.
+    """
+    seeds = sorted(set().union(*a) & set().union(*b))
+    row_a, row_b = ({seed: i for i, row in enumerate(rows) for seed in row} for rows in (a, b))
+    pairs: list[tuple[set[int], set[int]]] = []
+    for seed in seeds:
+        joined = ({row_a[seed]}, {row_b[seed]})
+        apart = []
+        for pair in pairs:
+            if pair[0] & joined[0] or pair[1] & joined[1]:
+                joined = (pair[0] | joined[0], pair[1] | joined[1])
+            else:
+                apart.append(pair)
+        pairs = [*apart, joined]
+    return [(sorted(rows_a), sorted(rows_b)) for rows_a, rows_b in pairs]
+
+
+def compare(a: Grid, b: Grid, budgets: Sequence[float], failed: np.ndarray) -> Against | None:
+    """Compare two selectors; None where they share no budget, selection seed or initial weights.
 
     Only budgets count at which both have at least half of the cells of their fullest one, and there only
-    selections and initial weights with all of these budgets: a study may be still running.
+    pairs of selections and initial weights with all of these budgets: a study may be still running.
 
     Args:
         budgets: of the study.
         failed: [budgets], from ``failed_value``.
     """
-    pair = _Pair.of(a, b)
-    if pair is None:
+    pairs = _Pairs.of(a, b)
+    if pairs is None:
         return None
-    weights = [_axis_weights(a, b, pair.used, axis) for axis in ("frames", "atoms")]
-    ratios = [None if w is None else _ratio(a, b, pair, w) for w in weights]
-    selections = (int(pair.done_a.any(axis=1).sum()), int(pair.done_b.any(axis=1).sum()))
+    weights = [_axis_weights(a, b, pairs.used, axis) for axis in ("frames", "atoms")]
+    ratios = [None if w is None else _ratio(pairs, w) for w in weights]
     test = None
-    if weights[0] is not None and min(selections) >= 1 and sum(selections) >= 3:
-        filled = [np.where(np.isfinite(y), y, failed[pair.used][:, None]) for y in (pair.a, pair.b)]
+    if weights[0] is not None and len(pairs.a) > 1:
+        filled = [np.where(np.isfinite(y), y, failed[pairs.used][:, None]) for y in (pairs.a, pairs.b)]
         area_a, area_b = (_areas(y, w) for y, w in zip(filled, weights[0], strict=True))
-        test = permutation_test(*selection_scores(area_a, area_b, pair.done_a, pair.done_b))
-    cells = pair.done_a[:, None, :] & np.isnan(pair.a)
+        test = sign_flip_test(masked_mean(np.where(pairs.done, area_a - area_b, np.nan), 1))
     return Against(
         other=b.label,
         ratio=ratios[0],
         ratio_atoms=ratios[1],
         test=test,
-        budgets=tuple(budgets[i] for i in pair.used),
-        selections=selections,
-        failed=int(cells.sum()),
+        budgets=tuple(budgets[i] for i in pairs.used),
+        pairs=len(pairs.a),
+        failed=int((pairs.done[:, None, :] & np.isnan(pairs.a)).sum()),
     )
 
 
@@ -257,41 +291,17 @@ def _areas(log_error: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(np.tensordot(log_error, weights, axes=(1, 0)))
 
 
-def selection_scores(
-    a: np.ndarray, b: np.ndarray, done_a: np.ndarray, done_b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One number a selection: the mean of its areas, less what its initial weights give all selections.
-
-    Initial weights are blocks: from each area the mean over all selections of both selectors with the same
-    initial weights is subtracted, so that good or bad weights do not pass for a good or bad selection.
-
-    Args:
-        a, b: [selections, inits] areas.
-        done_a, done_b: [selections, inits] bool, which of them count.
-
-    Returns:
-        [selections with at least one area] of each.
-    """
-    both = np.where(np.concatenate([done_a, done_b]), np.concatenate([a, b]), np.nan)
-    scores = masked_mean(both - masked_mean(both, 0), 1)
-    kept = np.isfinite(scores)
-    return scores[: len(a)][kept[: len(a)]], scores[len(a) :][kept[len(a) :]]
-
-
-def _ratio(a: Grid, b: Grid, pair: _Pair, weights: tuple[np.ndarray, np.ndarray]) -> Estimate | None:
-    """Ratio of the areas, of cells that finished, with its bootstrap interval."""
-    values, samples, rows = [], [], []
-    for data, cut, done, w in ((a, pair.a, pair.done_a, weights[0]), (b, pair.b, pair.done_b, weights[1])):
-        kept = np.where(done[:, None, :], cut, np.nan)
+def _ratio(pairs: _Pairs, weights: tuple[np.ndarray, np.ndarray]) -> Estimate | None:
+    """Ratio of the areas, of cells that finished, with its interval from a bootstrap of pairs and weights."""
+    rows, columns = draws(len(pairs.a), "pairs"), draws(pairs.a.shape[2], "initial weights")
+    values, samples = [], []
+    for cut, w in ((pairs.a, weights[0]), (pairs.b, weights[1])):
+        kept = np.where(pairs.done[:, None, :], cut, np.nan)
         values.append(float(masked_mean(kept, (0, 2)) @ w))
-        by_row, by_init = _draws(data)
-        samples.append(crossed_means(kept, by_row, by_init[:, pair.inits]) @ w)
-        rows.append(int(np.isfinite(kept).any(axis=(1, 2)).sum()))
+        samples.append(crossed_means(kept, rows, columns) @ w)
     if not math.isfinite(values[0] - values[1]):
         return None
-    # the degrees of freedom of a difference of two groups: n_a + n_b - 2
-    n = sum(rows) - 1
-    return _exponential(values[0] - values[1], interval(samples[0] - samples[1], n))
+    return _exponential(values[0] - values[1], interval(samples[0] - samples[1], len(pairs.a)))
 
 
 def adjust(results: Sequence[Against | None]) -> list[Against | None]:
@@ -306,7 +316,7 @@ def adjust(results: Sequence[Against | None]) -> list[Against | None]:
     return out
 
 
-def equal_budget(points: Sequence[Point], full: Point | None) -> int | None:
+def equal_budget(points: Sequence[Point], full: Point | None) -> float | None:
     """n_eq: the smallest budget whose upper 95 % bound is within 5 % of the full set's mean error.
 
     A budget at which a training failed does not count.
@@ -322,7 +332,7 @@ def equal_budget(points: Sequence[Point], full: Point | None) -> int | None:
     return None
 
 
-def savings(points: Sequence[Point], baseline: Sequence[Point]) -> dict[int, Bound]:
+def savings(points: Sequence[Point], baseline: Sequence[Point]) -> dict[float, Bound]:
     """Share of data saved at each budget: 1 - b / b_random(error reached with b).
 
     b_random is where the baseline's mean curve, interpolated in log-log, first comes down to that error;
@@ -341,7 +351,7 @@ def savings(points: Sequence[Point], baseline: Sequence[Point]) -> dict[int, Bou
     return found
 
 
-def median_saving(found: dict[int, Bound]) -> Bound | None:
+def median_saving(found: dict[float, Bound]) -> Bound | None:
     """Median over budgets; a range or a bound where the bounds among them leave it open."""
     if not found:
         return None
@@ -408,7 +418,7 @@ class Comparison:
 
     def _row(self, label: str, against: Against | None) -> Row:
         points = self.points[label]
-        saved: dict[int, Bound] = {}
+        saved: dict[float, Bound] = {}
         if BASELINE in self.grids and label != BASELINE:
             saved = savings(points, self.points[BASELINE])
         return Row(

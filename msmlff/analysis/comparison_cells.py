@@ -23,18 +23,19 @@ class Cell:
     Attributes:
         selector: label shown; "NAME KEY=VALUE" is a variation of NAME.
         label_aware: the selector read energies or forces.
-        budget: None for the full pool.
+        budget: frames, atoms or label cost; None for the full pool.
         frames, atoms: what was chosen; NaN where the selection itself failed.
         status: "finished", "diverged" or "failed".
         errors: metric -> value, meV/atom, meV/Å; values may be None.
         coverage: name -> number, of the selection.
-        seconds: "selection", "descriptor", "training" -> s, as far as known.
+        seconds: "selection", "training" -> s, as far as known: the beginning of a larger selection took no
+            time of its own.
         selection_hash: equal for equal selections; "" where unknown.
     """
 
     selector: str
     label_aware: bool
-    budget: int | None
+    budget: float | None
     frames: float
     atoms: float
     selection_seed: int
@@ -47,7 +48,7 @@ class Cell:
     selection_hash: str = ""
 
     @property
-    def key(self) -> tuple[str, int | None, int, int]:
+    def key(self) -> tuple[str, float | None, int, int]:
         """What tells the cell from the others of its study."""
         return self.selector, self.budget, self.selection_seed, self.init_seed
 
@@ -69,7 +70,7 @@ class Cell:
         return cls(
             selector=str(data["selector"]),
             label_aware=bool(data.get("label_aware", False)),
-            budget=None if budget is None else int(budget),
+            budget=None if budget is None else _whole(float(budget)),
             frames=_size(data, "frames"),
             atoms=_size(data, "atoms"),
             selection_seed=int(data["selection_seed"]),
@@ -79,10 +80,15 @@ class Cell:
             errors=dict(data.get("errors") or {}),
             coverage=_numbers(data.get("coverage") or {}),
             seconds=_numbers(
-                {k: data.get(f"seconds_{k}") for k in ("selection", "descriptor", "training")},
+                {k: data.get(f"seconds_{k}") for k in ("selection", "training")},
             ),
             selection_hash=str(data.get("selection_hash") or ""),
         )
+
+
+def _whole(number: float) -> float:
+    """An int where it is one: 25 is shown as 25."""
+    return int(number) if number.is_integer() else number
 
 
 def _size(data: dict[str, Any], key: str) -> float:
@@ -117,7 +123,7 @@ class Study:
         return sorted(names, key=lambda name: (name != BASELINE, name))
 
     @property
-    def budgets(self) -> list[int]:
+    def budgets(self) -> list[float]:
         """Budgets of any selector, ascending."""
         return sorted({c.budget for c in self.cells if c.budget is not None and c.selector != FULL})
 
@@ -145,7 +151,7 @@ def read_study(folder: str | Path) -> Study:
         raise InputError(
             f"{folder}: no cells/*.json here; give the folder that msmlff compare wrote, or run it first"
         )
-    cells: dict[tuple[str, int | None, int, int], Cell] = {}
+    cells: dict[tuple[str, float | None, int, int], Cell] = {}
     problems, pools = [], []
     for file in files:
         try:
@@ -221,7 +227,7 @@ def masked_mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
 def grid(study: Study, label: str, metric: str) -> Grid:
     """Lay out the cells of a selector; those of "full" have one budget, the pool."""
     own = [cell for cell in study.cells if cell.selector == label]
-    budgets: Sequence[int | None] = [None] if label == FULL else study.budgets
+    budgets: Sequence[float | None] = [None] if label == FULL else study.budgets
     inits = study.init_seeds
     seeds = sorted({cell.selection_seed for cell in own})
     place = {
@@ -255,7 +261,7 @@ def grid(study: Study, label: str, metric: str) -> Grid:
     )
 
 
-def _distinct(own: Iterable[Cell], seeds: list[int], budgets: Sequence[int | None]) -> list[list[int]]:
+def _distinct(own: Iterable[Cell], seeds: list[int], budgets: Sequence[float | None]) -> list[list[int]]:
     """Indices of the seeds of each row: seeds of equal, known selections at all budgets stand together."""
     hashes: dict[int, list[str]] = {seed: [""] * len(budgets) for seed in seeds}
     for cell in own:

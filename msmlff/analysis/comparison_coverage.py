@@ -25,7 +25,7 @@ class Correlation:
 
     name: str
     mean: Estimate
-    by_budget: dict[int, float]
+    by_budget: dict[float, float]
     x: np.ndarray
     y: np.ndarray
     labels: tuple[str, ...]
@@ -51,7 +51,7 @@ def selection_errors(grids: Sequence[Grid], failed: np.ndarray) -> list[np.ndarr
 
 
 def correlate(
-    grids: Sequence[Grid], name: str, budgets: Sequence[int], failed: np.ndarray
+    grids: Sequence[Grid], name: str, budgets: Sequence[float], failed: np.ndarray
 ) -> Correlation | None:
     """Rank correlation of a coverage figure with the error over the selections of equal budget.
 
@@ -92,15 +92,18 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def costs(study: Study) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Label -> "selection", "descriptor", "training" -> seconds: median, least, most.
+    """Label -> "selection", "training" -> seconds: median, least, most.
 
-    A selection counts once, however many trainings use it.
+    A selection counts once, however many trainings use it, and of the largest budget that was selected
+    alone: smaller ones of a nested selector are its beginnings.
     """
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
     for label in [*study.selectors, FULL]:
         own = [cell for cell in study.cells if cell.selector == label]
-        once: dict[tuple[int | None, int], Cell] = {(c.budget, c.selection_seed): c for c in own}
-        kinds = {"selection": list(once.values()), "descriptor": list(once.values()), "training": own}
+        timed = [cell for cell in own if "selection" in cell.seconds and cell.budget is not None]
+        largest = max((cell.budget for cell in timed if cell.budget is not None), default=None)
+        once = {c.selection_seed: c for c in timed if c.budget == largest}
+        kinds: dict[str, list[Cell]] = {"selection": list(once.values()), "training": own}
         for kind, cells in kinds.items():
             seconds = [c.seconds[kind] for c in cells if kind in c.seconds]
             if seconds:

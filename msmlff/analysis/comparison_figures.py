@@ -275,7 +275,7 @@ def _forest_legend() -> list[Line2D]:
     ]
 
 
-def coverage_figure(found: Correlation, budgets: Sequence[int], metric: Metric, path: Path) -> Path:
+def coverage_figure(found: Correlation, budgets: Sequence[float], metric: Metric, path: Path) -> Path:
     """A coverage figure of every selection against its error, a panel a budget.
 
     The error is relative to the mean over all selections of that budget with the same initial weights.

@@ -11,15 +11,17 @@ METHOD = (
     "**Mean and interval.** Means are geometric (of log errors). 95 % intervals are bootstraps that "
     "draw selections and initial weights with replacement at once (Owen, Ann. Appl. Stat. 1, 386 "
     "(2007)), the latter the same draw for all selectors, with percentiles expanded for the small "
-    "number of selections (Hesterberg, Am. Stat. 69, 371 (2015)). They hold for selections like these; "
+    "number of selections (Hesterberg, Am. Stat. 69, 371 (2015)); those of ratios draw pairs. They hold for "
+    "selections like these; "
     "few seeds of initial weights are few whatever is done.",
     "**Area under the curve.** The mean log error over the log budget (trapezoidal rule between the "
     "budgets that both have), as a ratio: exp of the difference. Below 1 is better.",
-    "**Test.** A unit is one selection seed, with all budgets and initial weights; its score is the "
-    "area, less the mean over all selections with the same initial weights. Two-sided permutation test "
-    "of the difference of means over all assignments of the units (20,000 seeded ones where there are "
-    "more), Holm's correction over the table, for each error on its own. A tie is p of 0.05 or more: no "
-    "difference was shown, not that there is none.",
+    "**Test.** Selections of one seed, which saw the same part of the pool, are a pair, with all budgets "
+    "and initial weights: the difference of the areas of the two selectors. Two-sided sign-flip test of the "
+    "mean difference over all assignments of signs (20,000 seeded ones where there are more), Holm's "
+    "correction over the table, for each error on its own. A tie is p of 0.05 or more: no difference was "
+    "shown, not that there is none. What is shown holds for this pool and test set: other pools were not "
+    "drawn.",
     "**Failures.** A training that diverged or failed is counted in the tables. Means are then over the "
     "others and marked; in the tests it counts as 1.1 times the largest error that any training had at "
     "that budget.",

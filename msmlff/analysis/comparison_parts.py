@@ -77,7 +77,7 @@ def _overview(study: Study, found: Mapping[Metric, Comparison], folder: Path) ->
     if tables:
         caption = (
             f"Error divided by that of {BASELINE}, both averaged over the budgets (area under the log-log "
-            "curve), with 95 % intervals; p of the permutation test after Holm's correction."
+            "curve), with 95 % intervals; p of the paired test after Holm's correction."
         )
         file = figures.forest_figure(tables, folder / "auc.png")
         part.blocks.append(Picture(file, f"Error relative to {BASELINE}", caption))
@@ -125,7 +125,7 @@ def _ratio_table(rows: Sequence[Row], comparison: Comparison, kind: str) -> Tabl
     )  # fmt: skip
     headings = ["selector", f"error ÷ {BASELINE} [95 %]", "p (Holm)", "verdict"]
     headings += [f"÷ {BASELINE}, in atoms"] if by_atoms else []
-    headings += ["n_eq", f"data saved against {BASELINE}, median", "selections", "failed"]
+    headings += ["n_eq", f"data saved against {BASELINE}, median", "pairs", "failed"]
     cells = []
     for row in rows:
         against = row.against
@@ -135,8 +135,7 @@ def _ratio_table(rows: Sequence[Row], comparison: Comparison, kind: str) -> Tabl
         if by_atoms:
             line.append("1" if row.label == BASELINE else ratio(against.ratio_atoms if against else None))
         line += [_n_eq(row, comparison), percent(row.saving)]
-        own = len(comparison.grids[row.label].seeds)
-        line += [str(against.selections[0]) if against else str(own), _failed(row.failed, row.cells)]
+        line += [str(against.pairs) if against else NOTHING, _failed(row.failed, row.cells)]
         cells.append(line)
     return Table(f"{kind}: area under the curve", headings, cells, _ratio_caption(rows, comparison))
 
@@ -304,7 +303,7 @@ def _rho(found: Correlation | None) -> str:
 
 
 def _cost(study: Study) -> Part:
-    kinds = ("selection", "descriptor", "training")
+    kinds = ("selection", "training")
     cells = []
     for label, known in costs(study).items():
         line = [label]
@@ -316,8 +315,11 @@ def _cost(study: Study) -> Part:
             spread = f" ({seconds(least)} to {seconds(most)})" if least != most else ""
             line.append(seconds(median) + spread)
         cells.append(line)
-    caption = "Median (range) over budgets and seeds. The descriptor is computed once a pool."
-    headings = ["selector", "selection", "descriptor", "training"]
+    caption = (
+        "Median (range) over seeds: selecting the largest budget, with the pool's descriptor in the cache, "
+        "and one training."
+    )
+    headings = ["selector", "selection", "training"]
     return Part("Cost", blocks=[Table("Time", headings, cells, caption)] if cells else [])
 
 
@@ -325,22 +327,16 @@ def _settings(study: Study) -> Part:
     part = Part("How it was run")
     rows = [[key.replace("_", " "), plain(value)] for key, value in study.settings.items()]
     init = ", ".join(map(str, study.init_seeds))
-    seeds = {
-        len({c.selection_seed for c in study.cells if c.selector == s})
-        for s in study.selectors
-        if s != BASELINE
-    }
+    seeds = {len({c.selection_seed for c in study.cells if c.selector == s}) for s in study.selectors}
     numbers = [["budgets", ", ".join(map(str, study.budgets))], ["seeds of initial weights", init]]
-    numbers.append(["selections a selector", " or ".join(map(str, sorted(seeds))) or NOTHING])
-    random = {c.selection_seed for c in study.cells if c.selector == BASELINE}
-    numbers.append([f"selections of {BASELINE}", str(len(random))])
+    numbers.append(["selection seeds of a selector", " or ".join(map(str, sorted(seeds))) or NOTHING])
     part.blocks.append(Table("Settings", ["key", "value"], rows + numbers))
     failed = [cell for cell in study.cells if cell.status != "finished"]
     if failed:
         lines = [
             [
                 c.selector,
-                str(c.budget or FULL),
+                FULL if c.budget is None else str(c.budget),
                 str(c.selection_seed),
                 str(c.init_seed),
                 c.status,

@@ -6,7 +6,6 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from scipy.stats import norm, rankdata, t
@@ -21,10 +20,10 @@ class Permutation:
     """Outcome of a permutation test.
 
     Attributes:
-        difference: mean of the first group less that of the second.
+        difference: mean of the differences.
         p: two-sided.
-        permutations: assignments looked at.
-        smallest_p: what p could be at the least with groups of these sizes.
+        permutations: assignments of signs looked at.
+        smallest_p: what p could be at the least with so many pairs.
     """
 
     difference: float
@@ -33,35 +32,26 @@ class Permutation:
     smallest_p: float
 
 
-def permutation_test(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Permutation:
-    """Two-sided permutation test of mean(a) - mean(b), a and b [units] float.
+def sign_flip_test(differences: np.ndarray, seed: int = 0) -> Permutation:
+    """Two-sided paired permutation test of the mean of differences [pairs] against zero.
 
-    Every assignment of the units to the two groups is taken where there are at most MOST_PERMUTATIONS:
-    p = #{|difference| >= |observed|} / #assignments. Else as many seeded random ones, with the observed one
-    counted: p = (1 + #) / (1 + drawn) (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 39 (2010)).
-
-    The hypothesis is that the units are exchangeable. Groups of different size AND different variance make a
-    test of means alone inexact (Janssen, Stat. Probab. Lett. 36, 9 (1997)).
+    If the two of a pair are exchangeable, every difference has either sign with equal right. All 2^pairs
+    assignments of signs are taken where there are at most MOST_PERMUTATIONS: p = #{|mean| >= |observed|} /
+    #assignments. Else as many seeded random ones, with the observed one counted: p = (1 + #) / (1 + drawn)
+    (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9, 39 (2010)).
     """
-    units = np.concatenate([a, b])
-    n, k = len(units), len(a)
-    total = math.comb(n, k)
-    exact = total <= MOST_PERMUTATIONS
+    n = len(differences)
+    exact = 2**n <= MOST_PERMUTATIONS
     if exact:
-        chosen = np.array(list(combinations(range(n), k)))
+        signs = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
     else:
-        rng = np.random.default_rng(seed)
-        chosen = np.argsort(rng.random((MOST_PERMUTATIONS, n)), axis=1)[:, :k]
-    sums = units[chosen].sum(axis=1)
-    differences = sums / k - (units.sum() - sums) / (n - k)
-    observed = float(np.mean(a) - np.mean(b))
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_PERMUTATIONS, n))
+    means, observed = signs @ differences / n, float(np.mean(differences))
     # equal up to rounding is equal
-    limit = abs(observed) - 1e-12 * (1 + np.abs(units).max())
-    count = int((np.abs(differences) >= limit).sum())
+    count = int((np.abs(means) >= abs(observed) - 1e-12 * (1 + np.abs(differences).max())).sum())
     if not exact:
-        return Permutation(observed, (1 + count) / (1 + len(chosen)), len(chosen), 1 / (1 + len(chosen)))
-    mirrored = 2 if 2 * k == n else 1
-    return Permutation(observed, count / total, total, min(1.0, mirrored / total))
+        return Permutation(observed, (1 + count) / (1 + len(signs)), len(signs), 1 / (1 + len(signs)))
+    return Permutation(observed, count / len(signs), len(signs), min(1.0, 2 / len(signs)))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

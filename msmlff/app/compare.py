@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from msmlff.app.config import check_values, config_folder
 from msmlff.app.record import now, write_json
-from msmlff.app.runtime import command_line, shown_path, versions
+from msmlff.app.runtime import command_line, device_name, pick_device, shown_path, versions
 from msmlff.app.settings import deciding
 from msmlff.errors import InputError
 
 SETTINGS = "settings.json"
 CELLS = "cells"
-BASELINE, FULL = "random", "full"
+FULL = "full"
 # what may differ between jobs of one comparison, or is only about where it runs
-_FREE = (
-    "selector",
-    "budgets",
-    "selection_seed",
-    "seeds",
-    "baseline_seeds",
-    "init_seeds",
-    "descriptor.device",
-)
+_FREE = ("selector", "budgets", "selection_seed", "init_seeds", "descriptor.device")
 
 exit_code = 0
 
@@ -41,10 +33,9 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     """One job: a selector and a selection seed, all budgets and seeds of the learner."""
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir).absolute()
-    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(plain, DictConfig)
+    plain = _plain(config)
     label = selector_label(str(hydra.runtime.choices["selector"]), hydra.overrides.task)
-    if plain.selection_seed > _seeds(plain, label):
+    if label == FULL and plain.selection_seed != 1:
         return {"status": "skipped"}
     from msmlff.app.compare_jobs import run_job
 
@@ -56,23 +47,35 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
 
 
 def check_settings(arguments: Sequence[str]) -> None:
-    """Before any job starts: the folder is new, or holds a comparison with the same settings.
+    """Before any job starts: what the jobs need is there, and the folder is new or holds a comparison of the
+    same frames with the same settings.
 
     Raises:
-        InputError: what ``keep_settings`` raises.
+        InputError: what ``check_study`` and ``keep_settings`` raise, or a sweep of something else than
+            selectors, their parameters and selection seeds.
     """
-    overrides = [o for o in arguments if not o.startswith("-") and not _swept(o)]
+    overrides = [a for a in arguments if not a.startswith("-")]
+    swept = [o for o in OverridesParser.create().parse_overrides(overrides) if o.is_sweep_override()]
+    for override in swept:
+        if not _of_a_job(override.key_or_group):
+            raise InputError(
+                f"{override.input_line}: a comparison sweeps selectors, their parameters and selection_seed. "
+                f"Compare other choices in folders of their own: {override.key_or_group}=... "
+                "hydra.sweep.dir=FOLDER"
+            )
+    common = [o for o in overrides if not _of_a_job(o.split("=")[0])]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("compare", overrides, return_hydra_config=True)
+        config = compose("compare", common, return_hydra_config=True)
     # the sweep's folder names choices, which resolve through Hydra's own singleton alone
     HydraConfig.instance().set_config(config)
     folder = Path(config.hydra.sweep.dir).absolute()
     with open_dict(config):
         del config["hydra"]
-    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    assert isinstance(plain, DictConfig)
+    plain = _plain(config)
     check_values(plain)
-    keep_settings(folder, plain, overrides)
+    from msmlff.app.compare_check import check_study
+
+    keep_settings(folder, plain, check_study(plain), overrides)
 
 
 def selector_label(choice: str, overrides: Sequence[str]) -> str:
@@ -83,35 +86,43 @@ def selector_label(choice: str, overrides: Sequence[str]) -> str:
     return " ".join([choice, *sorted(changed)])
 
 
-def _seeds(config: DictConfig, label: str) -> int:
-    if label == FULL:
-        return 1
-    return int(config.baseline_seeds if label == BASELINE else config.seeds)
+def _plain(config: DictConfig) -> DictConfig:
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(plain, DictConfig)
+    return plain
 
 
-def keep_settings(folder: Path, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Write settings.json, or compare with the one that is there.
+def _of_a_job(key: str) -> bool:
+    return key.lstrip("+~").split(".")[0] in ("selector", "selection_seed")
+
+
+def keep_settings(
+    folder: Path, config: DictConfig, content: dict[str, str], overrides: Sequence[str]
+) -> None:
+    """Write settings.json, or compare with the one that is there and add the command to it.
+
+    Args:
+        content: hashes of what the settings name: frames, descriptor.
 
     Raises:
-        InputError: the folder holds a comparison with other settings; the message names them.
+        InputError: the folder holds a comparison with other settings or frames; the message names them.
     """
     path = folder / SETTINGS
     free = tuple(f"{key}." for key in _FREE)
     decides = {k: v for k, v in deciding(config).items() if not f"{k}.".startswith(free)}
-    decides = json.loads(json.dumps(decides))
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {
-            "command": command_line("compare", list(overrides)),
-            "started": now(),
-            "versions": versions(),
-            "hardware": f"{os.cpu_count()} CPU cores",
-            "level": config.pool.level,
-            "pool": config.pool.name,
-            "settings": decides,
-        }
-        write_json(path, content)
-    before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    decides = json.loads(json.dumps({**decides, **content}))
+    kept: dict[str, Any] = {
+        "pool": config.pool.name,
+        "level": config.pool.level,
+        "commands": [],
+        "started": now(),
+        "versions": versions(),
+        "hardware": device_name(pick_device(config.device)),
+        "settings": decides,
+    }
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    before = kept["settings"]
     changed = sorted(k for k in {**before, **decides} if before.get(k) != decides.get(k))
     if changed:
         listed = ", ".join(f"{k}={decides.get(k)} (there: {before.get(k)})" for k in changed[:4])
@@ -119,23 +130,25 @@ def keep_settings(folder: Path, config: DictConfig, overrides: Sequence[str]) ->
             f"{shown_path(folder)} holds a comparison with other settings: {listed}. Give this one a folder "
             "of its own: hydra.sweep.dir=FOLDER"
         )
-
-
-def _swept(override: str) -> bool:
-    return override.split("=")[0].lstrip("+").split(".")[0] in ("selector", "selection_seed")
+    command = command_line("compare", overrides)
+    if command not in kept["commands"]:
+        kept["commands"].append(command)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, kept)
 
 
 class ComparisonPage(Callback):
     """Hydra callback: the page over all cells in the sweep's folder, of earlier sweeps as well."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write and name the page."""
+        """Write and name the page; the exit code is 1 where no training has finished."""
+        from msmlff.analysis.comparison_cells import read_study
         from msmlff.analysis.comparison_page import write_comparison
 
         folder = Path(config.hydra.sweep.dir).absolute()
         global exit_code
-        if not any((folder / CELLS).glob("*.json")):
-            exit_code = 1
-            return
-        page = write_comparison(folder)
-        Console().print(f"page  {shown_path(page)}", highlight=False, soft_wrap=True)
+        exit_code = 1
+        if any((folder / CELLS).glob("*.json")):
+            page = write_comparison(folder)
+            exit_code = int(all(cell.status != "finished" for cell in read_study(folder).cells))
+            Console().print(f"page  {shown_path(page)}", highlight=False, soft_wrap=True)

@@ -60,7 +60,7 @@ class Cell:
         name = re.sub(r"[^\w.=-]+", "_", self.label)
         if name != self.label:
             name += "-" + hashlib.sha256(self.label.encode()).hexdigest()[:6]
-        budget = "all" if self.budget is None else f"{self.budget:g}"
+        budget = "all" if self.budget is None else f"{self.budget:.12g}"
         return folder / CELLS / f"{name}-b{budget}-s{self.selection_seed}-i{self.init_seed}.json"
 
     def done(self, folder: Path) -> bool:
@@ -79,12 +79,15 @@ def run_job(config: DictConfig, folder: Path, label: str) -> str:
     device = pick_device(config.device)
     prepare(config.threads, 0)
     keep_freed_memory()
-    pool = _pool(typed(PoolSpec, config.pool, "pool"))
+    pool = read_pool(typed(PoolSpec, config.pool, "pool"))
     learner: Learner = build(config.learner, "learner").on(device)
-    selector: Selector = build(config.selector, "selector")
-    choices, failed = Choices(config, pool, selector, device), 0
+    failed = 0
+    try:
+        choices: Choices | InputError = Choices(config, pool, device)
+    except InputError as error:  # this selector's own: the others go on
+        choices = error
     for cell in cells:
-        content = {**_facts(cell, pool, config, selector), **_measure(cell, pool, choices, learner)}
+        content = {**_facts(cell, pool, config, choices), **_measure(cell, pool, choices, learner)}
         failed += content["status"] != "finished"
         write_json(cell.path(folder), content)
     line = f"{len(cells)} cells in {time.perf_counter() - started:.0f} s"
@@ -107,8 +110,12 @@ def _load(key: str) -> Pool:
 _specs: dict[str, PoolSpec] = {}
 
 
-def _pool(spec: PoolSpec) -> Pool:
-    """Read once in a process, which does many jobs."""
+def read_pool(spec: PoolSpec) -> Pool:
+    """Read once in a process, which does many jobs.
+
+    Raises:
+        InputError: it has no validation or test frames.
+    """
     key = repr(spec)
     _specs[key] = spec
     pool = _load(key)
@@ -120,15 +127,15 @@ def _pool(spec: PoolSpec) -> Pool:
 class Choices:
     """The selections of one selector and selection seed, made when they are asked for."""
 
-    def __init__(self, config: DictConfig, pool: Pool, selector: Selector, device: str) -> None:
-        self.selector, self.pool, self.seed = selector, pool.train, int(config.selection_seed)
+    def __init__(self, config: DictConfig, pool: Pool, device: str) -> None:
+        self.selector: Selector = build(config.selector, "selector")
+        self.label_aware = self.selector.uses_labels or _reads_trained_model(config)
+        self.pool, self.seed = pool.train, int(config.selection_seed)
         self.budgets = sorted(config.budgets)
         self.unit, self.exponent = str(config.unit), float(config.cost_exponent)
         self.forbidden = _hidden(pool.train, float(config.subpool), self.seed)
-        started = time.perf_counter()
         self.features: Features = build_descriptor(config.descriptor, device)(pool.train)
-        self.seconds_descriptor = time.perf_counter() - started
-        self._made: dict[float, tuple[Selection, float, dict[str, float]]] = {}
+        self._made: dict[float, tuple[Selection, float | None, dict[str, float]]] = {}
 
     def of(self, budget: float | None) -> tuple[np.ndarray, dict[str, Any]]:
         """Chosen frames, and facts of the choice for the cell."""
@@ -144,17 +151,16 @@ class Choices:
             "selection_hash": digest,
             "coverage": covered,
             "seconds_selection": seconds,
-            "seconds_descriptor": self.seconds_descriptor,
         }
 
-    def _select(self, budget: float) -> tuple[Selection, float]:
+    def _select(self, budget: float) -> tuple[Selection, float | None]:
+        """The selection, and the seconds it took: None for the beginning of a larger one."""
         room = len(self.pool) - len(self.forbidden)
         largest = max((b for b in self.budgets if b <= room), default=budget)
         if budget < largest and self.unit == "frames" and self.selector.nested:
             if largest not in self._made:
                 self.of(largest)
-            selection, seconds, _ = self._made[largest]
-            return selection.first(int(budget)), seconds
+            return self._made[largest][0].first(int(budget)), None
         started = time.perf_counter()
         selection = self.selector.select(
             self.features,
@@ -169,18 +175,16 @@ class Choices:
 
 def _hidden(pool: FrameStore, share: float, seed: int) -> list[int]:
     """Frames that this selection seed does not see."""
-    if not 0 < share <= 1:
-        raise InputError(f"subpool={share}: write a share of the pool above 0 and up to 1")
     order = np.random.default_rng([seed, 7]).permutation(len(pool))
     return sorted(order[round(share * len(pool)) :].tolist())
 
 
-def _facts(cell: Cell, pool: Pool, config: DictConfig, selector: Selector) -> dict[str, Any]:
+def _facts(cell: Cell, pool: Pool, config: DictConfig, choices: Choices | InputError) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "pool": pool.name,
         "selector": cell.label,
-        "label_aware": bool(selector.uses_labels or _reads_trained_model(config)),
+        "label_aware": isinstance(choices, Choices) and choices.label_aware,
         "budget": cell.budget,
         "unit": config.unit,
         "n_pool": len(pool.train),
@@ -194,10 +198,12 @@ def _reads_trained_model(config: DictConfig) -> bool:
     return any(key in config.descriptor for key in ("path", "paths"))
 
 
-def _measure(cell: Cell, pool: Pool, choices: Choices, learner: Learner) -> dict[str, Any]:
+def _measure(cell: Cell, pool: Pool, choices: Choices | InputError, learner: Learner) -> dict[str, Any]:
     """The outcome of a cell; what goes wrong is an outcome, too."""
     content: dict[str, Any] = {}
     try:
+        if isinstance(choices, InputError):
+            raise choices
         ids, facts = choices.of(cell.budget)
         content |= {"frames": len(ids), "atoms": int(pool.train.num_atoms[ids].sum()), **facts}
         started = time.perf_counter()

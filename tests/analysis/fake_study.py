@@ -22,8 +22,7 @@ class FakeStudy:
     effects: dict[str, Any] = field(default_factory=lambda: {"random": 0.0, "cpd": -0.1, "fps": 0.1})
     aware: tuple[str, ...] = ()
     budgets: tuple[int, ...] = BUDGETS
-    seeds: int = 5
-    random_seeds: int = 10
+    seeds: int = 10
     inits: int = 3
     slope: float = 0.35
     selection_spread: float = 0.02
@@ -40,7 +39,7 @@ class FakeStudy:
         cells = []
         for selector, effect in self.effects.items():
             first, last = effect if isinstance(effect, tuple) else (effect, effect)
-            for s in range(self.random_seeds if selector == "random" else self.seeds):
+            for s in range(self.seeds):
                 own = self.selection_spread * rng.normal()
                 for b, share in zip(self.budgets, np.linspace(0, 1, len(self.budgets)), strict=True):
                     typical = (1 - share) * first + share * last + own
@@ -69,7 +68,7 @@ class FakeStudy:
             "budget": budget, "frames": frames, "atoms": frames * self.atoms, "n_pool": 575,
             "selection_seed": seed, "init_seed": init, "status": "finished", "message": "",
             "errors": errors | {"force_mae": 0.7 * force, "force_rmse_percent": force / 9.75},
-            "seconds_selection": 0.02 + 0.001 * frames, "seconds_descriptor": 30.0, "seconds_training": 60.0,
+            "seconds_selection": 0.02 + 0.001 * frames, "seconds_training": 60.0,
             "selection_hash": f"{selector}-{budget}-{seed}",
         }  # fmt: skip
 

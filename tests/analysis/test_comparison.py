@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_study import FakeStudy
 
-from msmlff.analysis.comparison import Bound, Comparison, median_saving, selection_scores
+from msmlff.analysis.comparison import Bound, Comparison, common_seeds, median_saving
 from msmlff.analysis.comparison_cells import base_of, grid, read_study
 from msmlff.analysis.comparison_coverage import correlations, costs
 from msmlff.errors import InputError
@@ -36,10 +36,10 @@ def test_ratio_is_the_effect_that_was_put_in(tmp_path):
         # frames of one size: atoms give the same area
         assert result.ratio_atoms.high == pytest.approx(result.ratio.high)
         assert result.verdict == verdict
-        assert result.test.p == 1 / 3003
-        assert result.p == result.smallest_p == 3 / 3003
+        assert result.test.p == 2 / 1024
+        assert result.p == result.smallest_p == 6 / 1024
     assert by_label["same"].verdict == "tie"
-    assert by_label["same"].selections == (5, 10)
+    assert by_label["same"].pairs == 10
 
 
 def test_points_are_geometric_means_with_intervals(tmp_path):
@@ -52,16 +52,38 @@ def test_points_are_geometric_means_with_intervals(tmp_path):
     assert (point.budget, point.frames, point.atoms, point.cells, point.failed) == (100, 100, 12800, 30, 0)
 
 
-def test_initial_weights_cancel_in_the_scores():
-    weights = np.array([5.0, -3.0, 0.5])
-    a, b = np.array([[1.0], [2.0]]) + weights, np.array([[4.0], [6.0], [8.0]]) + weights
-    everything = [np.ones(x.shape, dtype=bool) for x in (a, b)]
-    first, second = selection_scores(a, b, *everything)
-    assert np.concatenate([first, second]) == pytest.approx(np.array([1, 2, 4, 6, 8]) - 4.2)
-    # selections that lack the worst weights are not taken for better
-    everything[0][0, 0] = False
-    lacking, _ = selection_scores(np.full((2, 3), 1.0) + weights, np.full((3, 3), 1.0) + weights, *everything)
-    assert lacking == pytest.approx([0.0, 0.0])
+def test_selections_of_one_seed_are_a_pair():
+    assert common_seeds([(1,), (2,), (3,)], [(2,), (3,), (4,)]) == [([1], [0]), ([2], [1])]
+    # one selection against three, and a chain of equal selections on either side: one pair
+    assert common_seeds([(1, 2, 3)], [(1,), (2,), (3,)]) == [([0], [0, 1, 2])]
+    assert common_seeds([(1, 2), (3,), (4,)], [(1,), (2, 3), (4,)]) == [([0, 1], [0, 1]), ([2], [2])]
+    assert common_seeds([(1,)], [(2,)]) == []
+
+
+def test_what_the_parts_of_the_pool_share_cancels(tmp_path):
+    """A seed whose part of the pool is bad for all selectors: the difference is found all the same."""
+    study = FakeStudy({"random": 0.0, "good": -0.03}, selection_spread=0.005)
+    cells = study.cells()
+    shared = 0.3 * np.random.default_rng(1).normal(size=11)
+    for cell in cells:
+        if cell["selector"] != "full":
+            cell["errors"][FORCE] *= math.exp(shared[cell["selection_seed"]])
+    against = row_of(compare(tmp_path, study, cells), "good").against
+    assert against.verdict == "better"
+    assert against.ratio.value == pytest.approx(math.exp(-0.03), rel=0.01)
+    assert against.ratio.high < 1
+
+
+def test_a_selection_that_lacks_the_worst_weights_is_not_taken_for_better(tmp_path):
+    study = FakeStudy({"random": 0.0, "same": 0.0}, init_spread=0.5, noise=0.001, selection_spread=0.001)
+    cells = [
+        c
+        for c in study.cells()
+        if not (c["selector"] == "same" and c["init_seed"] == 1 and c["selection_seed"] < 4)
+    ]
+    against = row_of(compare(tmp_path, study, cells), "same").against
+    assert against.verdict == "tie"
+    assert abs(against.test.difference) < 0.002
 
 
 def test_shared_initial_weights_do_not_widen_the_ratio(tmp_path):
@@ -89,9 +111,9 @@ def test_a_failed_cell_is_counted_and_worse_than_any_other(tmp_path):
             cell.update(status="diverged", message="loss is NaN", errors={})
     shaky = compare(tmp_path / "shaky", study, cells)
     row = row_of(shaky, "shaky")
-    assert (row.failed, row.cells) == (5, 75)
-    assert [p.failed for p in row.points] == [0, 5, 0, 0, 0]
-    assert row.against.failed == 5
+    assert (row.failed, row.cells) == (10, 150)
+    assert [p.failed for p in row.points] == [0, 10, 0, 0, 0]
+    assert row.against.failed == 10
     assert row.against.test.difference > row_of(clean, "shaky").against.test.difference
     finite = shaky.grids["random"].log_error[:, 1].max()
     assert shaky.failed_value[1] >= finite + math.log(1.1) - 1e-12
@@ -127,11 +149,12 @@ def test_equal_selections_are_one_unit(tmp_path):
         if cell["selector"] == "uniform":
             cell["selection_hash"] = f"same-{cell['budget']}"
     comparison = compare(tmp_path, study, cells)
-    assert comparison.grids["uniform"].seeds == ((1, 2, 3, 4, 5),)
+    assert comparison.grids["uniform"].seeds == (tuple(range(1, 11)),)
     result = row_of(comparison, "uniform").against
-    assert result.selections == (1, 10)
-    assert result.smallest_p == 1 / 11
-    assert result.verdict == "tie"
+    assert result.pairs == 1
+    assert result.test is None
+    assert result.verdict == ""
+    assert result.ratio.value == pytest.approx(math.exp(-0.3), rel=0.02)
 
 
 def test_equal_budget_to_the_full_set(tmp_path):
@@ -185,7 +208,7 @@ def test_label_aware_selectors_have_a_table_of_their_own(tmp_path):
     assert [row.label for row in comparison.rows(False)] == ["cpd", "random"]
     assert [row.label for row in comparison.rows(True)] == ["lcmd", "random"]
     # one test in each table: nothing to correct for
-    assert row_of(comparison, "lcmd", True).against.p == 1 / 3003
+    assert row_of(comparison, "lcmd", True).against.p == 2 / 1024
     assert compare(tmp_path / "b", FakeStudy()).rows(True) == []
 
 
@@ -197,7 +220,7 @@ def test_variations_are_compared_with_their_base(tmp_path):
     assert results["cpd density=knn"].ratio.value == pytest.approx(math.exp(-0.2), rel=0.05)
     assert results["cpd density=knn"].verdict == "better"
     assert results["cpd central=0"].verdict == "worse"
-    assert results["cpd central=0"].smallest_p == pytest.approx(2 * 2 / 252)
+    assert results["cpd central=0"].smallest_p == pytest.approx(2 * 2 / 1024)
     assert base_of("cpd density=knn") == "cpd"
     assert base_of("force weighted fps") is None
 
@@ -229,7 +252,7 @@ def test_only_budgets_that_both_have_are_compared(tmp_path):
     ]
     result = row_of(compare(tmp_path, study, cells), "cpd").against
     assert result.budgets == (25, 50, 100)
-    assert result.selections == (4, 10)
+    assert result.pairs == 9
     assert result.ratio.value == pytest.approx(math.exp(-0.2), rel=0.05)
 
 
@@ -250,11 +273,23 @@ def test_coverage_that_rules_the_error_correlates(tmp_path):
     assert set(by_name["dh_mean"].by_budget) == {25, 50, 100, 200, 400}
 
 
-def test_costs_count_a_selection_once(tmp_path):
-    study = FakeStudy()
-    found = costs(read_study(study.write(tmp_path / "study")))
-    assert found["cpd"]["selection"] == pytest.approx((0.12, 0.045, 0.42))
-    assert found["cpd"]["descriptor"] == (30.0, 30.0, 30.0)
+def test_costs_are_of_the_largest_budget_that_was_selected_alone(tmp_path):
+    cells = FakeStudy().cells()
+    for cell in cells:
+        if cell["selector"] == "fps" and cell["budget"] == 400:
+            cell["seconds_selection"] = None
+    found = costs(read_study(FakeStudy().write(tmp_path / "study", cells)))
+    assert found["cpd"]["selection"] == pytest.approx((0.42, 0.42, 0.42))
+    assert found["fps"]["selection"] == pytest.approx((0.22, 0.22, 0.22))
+    assert found["cpd"]["training"] == (60.0, 60.0, 60.0)
+    assert set(found["full"]) == {"training"}
+
+
+def test_budgets_may_be_label_costs(tmp_path):
+    study = FakeStudy({"random": 0.0, "cpd": -0.2}, budgets=(0.5, 1.25, 3))
+    comparison = compare(tmp_path, study)
+    assert comparison.budgets == [0.5, 1.25, 3]
+    assert row_of(comparison, "cpd").against.verdict == "better"
 
 
 def test_unreadable_cells_are_named_and_the_rest_counts(tmp_path):

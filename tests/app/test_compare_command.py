@@ -17,9 +17,9 @@ NETWORK = [
     "learner.model.channels=4", "learner.model.correlation=2", "learner.training.steps=12",
     "learner.training.validations=2", "learner.training.schedule.warmup_steps=2",
 ]  # fmt: skip
+DESCRIPTOR = ["descriptor.channels=4", "descriptor.layers=1"]
 SMALL = [
-    "descriptor.channels=4", "descriptor.layers=1", "budgets=[4,8]", "seeds=2", "baseline_seeds=2",
-    "init_seeds=[1]",
+    "budgets=[4,8]", "init_seeds=[1]",
     "selection_seed=1,2", "hydra.sweep.dir=comparison", "hydra.launcher.n_jobs=2",
 ]  # fmt: skip
 
@@ -31,10 +31,12 @@ def compare(
     """Run ``msmlff compare`` in a folder; the folder of the comparison."""
     folder = tmp_path_factory.mktemp("compare")
 
-    def run(*arguments: str, learner: Sequence[str] = RIDGE) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, learner: Sequence[str] = RIDGE, descriptor: Sequence[str] = DESCRIPTOR
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "msmlff.app", "compare", "pool=files", f"pool.path={pool_folder}"]
         return subprocess.run(
-            [*command, *SMALL, *learner, *arguments],
+            [*command, *SMALL, *descriptor, *learner, *arguments],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -138,14 +140,95 @@ def test_another_setting_needs_another_folder(compare: tuple[Compare, Path], fin
         (["selector=fpz"], "fps"),
         (["budget=3"], "budgets"),
         (["learner=linear"], "random_ace"),
+        (["budgets=[]"], "[25, 50, 100]"),
+        (["budgets=[4,0]"], "budget=0: write a number of frames from 1 upwards"),
+        (["budgets=[4,4]"], "different numbers"),
+        (["init_seeds=[-1]"], "init_seeds=[-1]: write a list"),
+        (["subpool=1.5"], "subpool=1.5"),
+        (["learner.channels=2,4"], "hydra.sweep.dir=FOLDER"),
+        (["learner.energy_weight=0"], "learner.energy_weight=0"),
+        (
+            ["pool.train=[pool.extxyz]", "pool.fractions={}", "hydra.sweep.dir=other"],
+            "needs val and test frames",
+        ),
+        (
+            ["descriptor=mace_checkpoint", "descriptor.path=absent.model", "hydra.sweep.dir=other"],
+            "absent.model",
+        ),
     ],
 )
 def test_mistyped_words_say_what_exists(
     compare: tuple[Compare, Path], arguments: list[str], message: str
 ) -> None:
-    done = compare[0](*arguments)
+    run, folder = compare
+    done = run("selector=random", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder.parent / "other").exists()
+
+
+def test_what_all_jobs_need_is_looked_at_before_they_start(
+    compare: tuple[Compare, Path], pool_folder: Path
+) -> None:
+    run, folder = compare
+    other = folder.parent / "early"
+    no_val = [f"pool.path={pool_folder / 'pool.extxyz'}", "pool.fractions={val: 0, test: 0}"]
+    done = run("selector=random", *no_val, f"hydra.sweep.dir={other}")
+    assert done.returncode == 2
+    assert "needs val and test frames" in done.stderr
+    no_file = ["descriptor=mace_checkpoint", "descriptor.path=absent.model"]
+    done = run("selector=random", f"hydra.sweep.dir={other}", descriptor=no_file)
+    assert done.returncode == 2
+    assert "absent.model" in done.stderr
+    assert not other.exists()
+
+
+def test_other_frames_need_another_folder(compare: tuple[Compare, Path], finished: Path) -> None:
+    """The same settings, but a file of the pool was changed."""
+    run, folder = compare
+    settings = folder / "settings.json"
+    before = settings.read_text()
+    content = json.loads(before)
+    assert len(content["settings"]["train frames"]) > 20
+    content["settings"]["train frames"] = "0" * 64
+    settings.write_text(json.dumps(content))
+    done = run("selector=random")
+    settings.write_text(before)
+    assert done.returncode == 2
+    assert "train frames=" in done.stderr
+    assert "hydra.sweep.dir=FOLDER" in done.stderr
+
+
+def test_every_command_is_recorded(compare: tuple[Compare, Path], finished: Path) -> None:
+    _, folder = compare
+    commands = json.loads((folder / "settings.json").read_text())["commands"]
+    assert any("selector=full,random,fps,kmeans,committee" in command for command in commands)
+
+
+def test_wrong_settings_of_one_selector_stop_that_one_alone(compare: tuple[Compare, Path]) -> None:
+    run, folder = compare
+    other = folder.parent / "wrong"
+    done = run("selector=cpd", "selector.central=2.0", "budgets=[4]", f"hydra.sweep.dir={other}")
+    assert done.returncode == 1, done.stderr
+    found = list(cells(other).values())
+    assert [cell["status"] for cell in found] == ["failed"] * 2
+    assert "selector.central" in found[0]["message"]
+
+
+def test_budgets_of_label_cost(compare: tuple[Compare, Path]) -> None:
+    run, folder = compare
+    other = folder.parent / "cost"
+    done = run(
+        "selector=random,fps",
+        "unit=cost",
+        "cost_exponent=1",
+        "budgets=[0.5,0.25]",
+        f"hydra.sweep.dir={other}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert {(c["budget"], c["frames"]) for c in cells(other).values()} == {(0.5, 6), (0.25, 3)}
+    assert "| 0.25 | 0.5 |" in (other / "comparison.md").read_text()
 
 
 def test_a_network_learns_too(compare: tuple[Compare, Path]) -> None:
