@@ -52,8 +52,9 @@ class RidgeProbe(Learner):
         train, val, test = (self._design(pool, part, seed) for part in ("train", "val", "test"))
         chosen = np.asarray(ids, dtype=np.int64)
         baseline = _baseline(train, chosen)
-        gram, moment, rows = _normal_equations(train, chosen, baseline, self.energy_weight)
-        candidates = _solutions(gram, moment, rows)
+        normal = _normal_equations(train, chosen, self.energy_weight)
+        moment = normal.moments @ np.concatenate([[1.0], -baseline])
+        candidates = _solutions(normal.gram, moment, normal.rows)
         losses = _losses(val, candidates, baseline, self.energy_weight)
         if not np.isfinite(losses).any():
             raise DivergenceError("no ridge gave a finite loss on the validation frames")
@@ -138,34 +139,55 @@ def _baseline(design: _Design, ids: np.ndarray) -> np.ndarray:
 
 
 def _weighted(
-    design: _Design, frames: np.ndarray, rows: np.ndarray, baseline: np.ndarray, energy_weight: float
+    design: _Design, frames: np.ndarray, rows: np.ndarray, energy_weight: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted design [rows, columns] and target [rows] in float64; rows without a label are left out."""
+    """Weighted design [rows, columns] and targets [rows, 1 + species] in float64: the labels, and what one eV
+    of each species' energy adds to them. Rows without a label are left out."""
     x = design.matrix[rows].astype(np.float64)
-    y = design.labels[rows]
+    y = np.zeros((len(rows), 1 + design.composition.shape[1]))
+    y[:, 0] = design.labels[rows]
     sizes = np.diff(design.offsets)[frames]
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     atoms = (sizes - 1) / 3
-    y[first] -= design.composition[frames] @ baseline
+    y[first, 1:] = design.composition[frames]
     factor = energy_weight * np.sqrt(3 * atoms) / atoms
     x[first] *= factor[:, None]
-    y[first] *= factor
-    known = np.isfinite(y)
+    y[first] *= factor[:, None]
+    known = np.isfinite(y[:, 0])
     return (x, y) if known.all() else (x[known], y[known])
 
 
-def _normal_equations(
-    design: _Design, ids: np.ndarray, baseline: np.ndarray, energy_weight: float
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """X^T X, X^T y and the number of rows."""
+@dataclass(frozen=True, eq=False)
+class _NormalEquations:
+    """X^T X [columns, columns] and X^T Y [columns, 1 + species] of some frames, and their number of rows."""
+
+    frames: frozenset[int]
+    gram: np.ndarray
+    moments: np.ndarray
+    rows: int
+
+
+_last: tuple[_Design, float, _NormalEquations] | None = None  # of this process
+
+
+def _normal_equations(design: _Design, ids: np.ndarray, energy_weight: float) -> _NormalEquations:
+    """Those of the last call are added to where it had a part of these frames: budgets of a nested selector
+    grow."""
+    global _last
     columns = design.matrix.shape[1]
-    gram, moment, count = np.zeros((columns, columns)), np.zeros(columns), 0
-    for frames, rows in design.blocks(ids):
-        x, y = _weighted(design, frames, rows, baseline, energy_weight)
+    gram, moments = np.zeros((columns, columns)), np.zeros((columns, 1 + design.composition.shape[1]))
+    count, there = 0, frozenset[int]()
+    if _last is not None and _last[:2] == (design, energy_weight) and _last[2].frames <= set(ids.tolist()):
+        there, gram, moments, count = _last[2].frames, _last[2].gram, _last[2].moments, _last[2].rows
+        gram, moments = gram.copy(), moments.copy()
+    for frames, rows in design.blocks(ids[~np.isin(ids, list(there))]):
+        x, y = _weighted(design, frames, rows, energy_weight)
         gram += x.T @ x
-        moment += x.T @ y
+        moments += x.T @ y
         count += len(y)
-    return gram, moment, count
+    result = _NormalEquations(frozenset(ids.tolist()), gram, moments, count)
+    _last = (design, energy_weight, result)
+    return result
 
 
 def _solutions(gram: np.ndarray, moment: np.ndarray, rows: int) -> np.ndarray:
@@ -183,9 +205,10 @@ def _losses(
 ) -> np.ndarray:
     """[ridges] mean squared weighted residual."""
     total, count = np.zeros(candidates.shape[1]), 0
+    weights = np.concatenate([[1.0], -baseline])
     for frames, rows in design.blocks(np.arange(len(design.store))):
-        x, y = _weighted(design, frames, rows, baseline, energy_weight)
-        total += ((x @ candidates - y[:, None]) ** 2).sum(axis=0)
+        x, y = _weighted(design, frames, rows, energy_weight)
+        total += ((x @ candidates - (y @ weights)[:, None]) ** 2).sum(axis=0)
         count += len(y)
     return total / max(count, 1)
 

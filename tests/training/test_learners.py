@@ -79,6 +79,18 @@ def test_the_order_of_the_frames_does_not_matter(pool: Pool) -> None:
     np.testing.assert_allclose(one.forces, other.forces, atol=1e-4)
 
 
+def test_growing_budgets_give_what_each_gives_alone(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = np.random.default_rng(0).permutation(40)
+    grown = [PROBE.predictions(pool, order[:n], 0) for n in (10, 20, 35)]
+    assert probe._last is not None
+    assert probe._last[2].frames == set(order[:35].tolist())
+    for n, after in zip((10, 20, 35), grown, strict=True):
+        monkeypatch.setattr(probe, "_last", None)
+        alone = PROBE.predictions(pool, order[:n], 0)
+        np.testing.assert_allclose(after.forces, alone.forces, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(after.energy, alone.energy, rtol=1e-7)
+
+
 def test_the_seed_draws_other_features(pool: Pool) -> None:
     one, other = (PROBE.predictions(pool, np.arange(12), seed) for seed in (0, 1))
     assert np.abs(one.forces - other.forces).max() > 1e-3
