@@ -56,7 +56,7 @@ class Choice:
             budget=Budget(node["budget"], node.get("unit", "frames"), node.get("cost_exponent", 3.0)),
             seed=node["selection_seed"],
             reference=node.get("reference"),
-            rules=Rules(node.get("must", ()), node.get("forbidden", ()), node.get("quotas")),
+            rules=Rules(node.get("must") or (), node.get("forbidden") or (), node.get("quotas")),
         )
 
 

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
@@ -79,12 +79,39 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
     """
     _check_complete(node, f"{key}.")
     try:
+        _check_kinds(node, key)
         return instantiate(node, _partial_=True, _convert_="all")(**arguments)
     except (InstantiationException, TypeError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, InputError):
             raise cause from None
         raise InputError(f"{key}: {cause or error}") from None
+
+
+def _check_kinds(node: Any, key: str) -> None:
+    """Numbers, words and switches of a dataclass that a node describes have the kind the class says."""
+    cls = get_object(node["_target_"]) if "_target_" in node else None
+    if not is_dataclass(cls):
+        return
+    hints = get_type_hints(cls)
+    content: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    for name, value in content.items():
+        kinds = set(get_args(hints.get(name)) or [hints.get(name)])
+        if kinds <= {int, float, str, bool, type(None)}:
+            try:
+                TypeAdapter(hints[name]).validate_python(value, strict=True)
+            except ValidationError:
+                words = " or ".join(sorted(_KINDS[kind] for kind in kinds))
+                raise InputError(f"{key}.{name}={value!r}: write {words}") from None
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def register_resolvers() -> None:
@@ -96,7 +123,8 @@ def register_resolvers() -> None:
 
 def group_choices(chosen: Mapping[str, Any]) -> str:
     """A line "GROUP: CHOICE, ..." for each group that a command has; Hydra's own list has every folder."""
-    groups = sorted(str(g) for g in chosen if not str(g).startswith("hydra/"))
+    # the sizes of train's model: they are chosen at no other place
+    groups = sorted(str(g) for g in chosen if not str(g).startswith(("hydra/", "model/size@")))
     files = {g: sorted((config_folder() / g.partition("@")[0]).glob("*.yaml")) for g in groups}
     lines = {group: ", ".join(path.stem for path in files[group]) for group in groups}
     if GROUP in lines:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msmlff.distill.space import varying
 from msmlff.errors import InputError
 
 FIT_POINTS = 2000  # frames that decide the bandwidth, at most (cost: their square, some forty times)
 CENTRES = 20000  # frames that carry a kernel, at most
 BLOCK = 1 << 22  # squared distances held at a time: 32 MiB
-CONSTANT = 1e-5  # a column that varies by less than this share of its size is float32 noise about a constant
 COPY = 1e-6  # points nearer than this share of the largest distance are copies of each other
 
 
@@ -60,7 +60,7 @@ def project(pooled: np.ndarray, variance: float, standardise: bool = True) -> Pr
         raise InputError(f"variance={variance}: write a share of the variance in (0, 1]")
     x = np.asarray(pooled, dtype=np.float64)
     mean, std = x.mean(axis=0), x.std(axis=0)
-    varies = std > CONSTANT * np.abs(x).max(axis=0)
+    varies = varying(x)
     if not varies.any():
         raise InputError(
             f"all {len(x)} frames have the same features, so no density can tell them apart: check "
@@ -129,7 +129,9 @@ def knn_density(points: np.ndarray, k: int) -> Density:
 
     n, d = points.shape
     if not 1 <= k < n:
-        raise InputError(f"neighbors={k}: write a number from 1 to {n - 1} (the pool's frames but one)")
+        raise InputError(
+            f"selector.neighbors={k}: write a number from 1 to {n - 1} (the pool's frames but one)"
+        )
     r = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]
     positive = r[r > 0]
     r = np.maximum(r, positive.min() if len(positive) else 1.0)

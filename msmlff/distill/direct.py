@@ -10,9 +10,8 @@ import numpy as np
 from msmlff.distill.clusters import Scene, birch, check_number, check_whole, distinct, from_clusters
 from msmlff.distill.features import POOLINGS
 from msmlff.distill.selector import Picks, Selector, Task
+from msmlff.distill.space import varying
 from msmlff.errors import InputError
-
-CONSTANT = 1e-5  # a column that varies by less than this share of its size is float32 noise about a constant
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def weighted_components(pooled: np.ndarray) -> np.ndarray:
         [frames, components]; one component of zeros where all frames are alike.
     """
     mean, std = pooled.mean(axis=0), pooled.std(axis=0)
-    varies = std > CONSTANT * np.abs(pooled).max(axis=0)
+    varies = varying(pooled)
     if not varies.any():
         return np.zeros((len(pooled), 1))
     x = (pooled - mean)[:, varies] / std[varies]

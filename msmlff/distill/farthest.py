@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msmlff.distill.features import Features
-from msmlff.distill.space import CONSTANT
+from msmlff.distill.space import CONSTANT, NOISE
 
 BLOCK = 1 << 22  # float32 numbers of a product, or of the rows read for it, held at a time: 16 MiB
 HOT = 1 << 20  # numbers of the rows that see every choice at once: 4,096 rows of 256
@@ -65,7 +65,8 @@ class Rows:
     def environments(features: Features) -> Rows:
         """The atoms of a pool, each column at unit variance over the pool; they stay where they are."""
         mean, std = features.moments()
-        varies = std > CONSTANT * np.maximum(np.abs(mean), std)
+        size = np.maximum(np.abs(mean), std)
+        varies = std > np.maximum(CONSTANT * size, NOISE * size.max(initial=0.0))
         scale = np.divide(1.0, std, out=np.zeros(len(std)), where=varies)
         shift, scale = (a.astype(np.float32).astype(np.float64) for a in (mean, scale))
         return Rows(features.rows, shift, scale, release=features.release)

@@ -10,7 +10,7 @@ import numpy as np
 from msmlff.distill.farthest import FarthestPoints, Rows
 from msmlff.distill.features import POOLINGS, Features
 from msmlff.distill.selector import Picks, Selector, Task
-from msmlff.distill.space import CONSTANT
+from msmlff.distill.space import varying
 from msmlff.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class FPS(Selector):
     def _points(self, features: Features) -> np.ndarray:
         pooled = features.pooled(self.pooling)
         mean, std = pooled.mean(axis=0), pooled.std(axis=0)
-        varies = std > CONSTANT * np.abs(pooled).max(axis=0)
+        varies = varying(pooled)
         if self.variance is not None and varies.any():
             from msmlff.distill.density import project
 

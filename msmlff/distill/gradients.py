@@ -16,10 +16,10 @@ import numpy as np
 
 from msmlff.distill.features import POOLINGS
 from msmlff.distill.selector import Picks, Selector, Task
+from msmlff.distill.space import standardised
 from msmlff.errors import InputError
 
 COPY = 1e-12  # share of the largest squared distance from the mean below which a squared distance is rounding
-CONSTANT = 1e-5  # a column that varies by less than this share of its size is float32 noise about a constant
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Centred(Selector):
         first of all its norm."""
         x = task.features.pooled(self.pooling)
         if self.standardise:
-            x = _standardised(x)
+            x = standardised(x)
         norms = np.sqrt(np.einsum("ij,ij->i", x, x))
         centres = _Centres(x)
         for i in task.held.tolist():
@@ -130,12 +130,3 @@ class _Centres:
         self.squares[nearer] = squares[nearer]
         self.nearest[nearer] = self.number
         self.number += 1
-
-
-def _standardised(x: np.ndarray) -> np.ndarray:
-    """Columns of zero mean and unit variance; constant ones become 0."""
-    std = x.std(axis=0)
-    constant = std <= CONSTANT * np.abs(x).max(axis=0)
-    z: np.ndarray = (x - x.mean(axis=0)) / np.where(constant, 1.0, std)
-    z[:, constant] = 0.0
-    return z

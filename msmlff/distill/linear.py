@@ -10,12 +10,12 @@ import numpy as np
 
 from msmlff.distill.features import POOLINGS, Features
 from msmlff.distill.selector import Picks, Selector, Task
+from msmlff.distill.space import standardised
 from msmlff.errors import InputError
 
 SPANNED = 1e-12  # share of the features' squared norm below which a direction is spanned by the picks
 IN_SPAN = 1e-10  # a row whose part orthogonal to the picks is a smaller share of it adds nothing but rounding
 TIE = 1e-7  # values this close (relative) are equal; the frame of the lowest id is taken
-CONSTANT = 1e-5  # a column that varies by less than this share of its size is float32 noise about a constant
 DENSE = 64  # columns up to which all eigenvectors are computed at once
 MOST_ENTRIES = (
     1 << 27
@@ -283,13 +283,7 @@ class _GaussianVariance:
 def _columns(features: Features, pooling: str, standardise: bool) -> np.ndarray:
     """[frames, columns] float64 pooled features; standardised: constant columns become 0."""
     x = features.pooled(pooling)
-    if not standardise:
-        return x
-    std = x.std(axis=0)
-    constant = std <= CONSTANT * np.abs(x).max(axis=0)
-    z: np.ndarray = (x - x.mean(axis=0)) / np.where(constant, 1.0, std)
-    z[:, constant] = 0.0
-    return z
+    return standardised(x) if standardise else x
 
 
 def _median_distance(x: np.ndarray) -> float:

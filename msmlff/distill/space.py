@@ -10,6 +10,7 @@ from msmlff.distill.features import Features
 
 SAMPLE = 4000  # environments that decide the axes, drawn evenly with a fixed seed
 CONSTANT = 1e-5  # a column that varies by less than this share of its size is float32 noise about a constant
+NOISE = 1e-6  # and so is one that varies by less than this share of the largest number in all columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,21 @@ class Space:
         return centred if self.axes is None else centred @ self.axes
 
 
+def varying(x: np.ndarray) -> np.ndarray:
+    """[F] bool: columns of x [n, F] that are more than float32 noise about a constant."""
+    size = np.abs(x).max(axis=0, initial=0.0)
+    varies: np.ndarray = x.std(axis=0) > np.maximum(CONSTANT * size, NOISE * size.max(initial=0.0))
+    return varies
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    """Columns of x [n, F] at zero mean and unit variance; constant ones become 0."""
+    varies = varying(x)
+    z: np.ndarray = (x - x.mean(axis=0)) / np.where(varies, x.std(axis=0), 1.0)
+    z[:, ~varies] = 0.0
+    return z
+
+
 def principal_space(rows: np.ndarray, components: int | None = None, variance: float = 1.0) -> Space:
     """Standardise and project in one product: principal components of the columns at unit variance.
 
@@ -37,7 +53,7 @@ def principal_space(rows: np.ndarray, components: int | None = None, variance: f
     """
     x = np.asarray(rows, dtype=np.float64)
     mean, std = x.mean(axis=0), x.std(axis=0)
-    varies = std > CONSTANT * np.abs(x).max(axis=0)
+    varies = varying(x)
     scale = np.where(varies, 1 / np.where(varies, std, 1.0), 0.0)
     z = (x - mean) * scale
     values, vectors = np.linalg.eigh(z.T @ z)

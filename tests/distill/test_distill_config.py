@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from msmlff.app.config import register_resolvers
+from msmlff.app.config import build, config_folder, register_resolvers
 from msmlff.distill.cpd import CPD
 from msmlff.distill.simple import FullSelector, RandomSelector
+from msmlff.errors import InputError
 
 Compose = Callable[..., Any]
 
@@ -91,3 +93,24 @@ def test_every_file_composes(repository: Path, composed: Compose, group: str) ->
     assert len(names) >= 3
     for name in names:
         assert composed(f"{group}={name}")[group]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("selector=d_optimal selector.components=2.5", "selector.components=2.5: write a whole number"),
+        (
+            "selector=set_cover selector.components=many",
+            "components='many': write a whole number or null",
+        ),
+        ("selector=facility selector.exact_frames=1e3", "exact_frames=1000.0: write a whole number"),
+        ("selector=cpd selector.central=half", "selector.central='half': write a number"),
+        ("selector=fps selector.standardise=2", "selector.standardise=2: write true or false"),
+        ("selector=kmeans selector.pooling=3", "selector.pooling=3: write a word"),
+    ],
+)
+def test_parameters_of_a_wrong_kind(override: str, message: str) -> None:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("distill", override.split())
+    with pytest.raises(InputError, match=re.escape(message)):
+        build(config.selector, "selector")

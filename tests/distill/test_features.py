@@ -9,6 +9,7 @@ import pytest
 
 from msmlff.distill import features as module
 from msmlff.distill.features import Features
+from msmlff.distill.space import standardised, varying
 from msmlff.errors import InputError
 
 MakeFeatures = Callable[..., Features]
@@ -79,3 +80,14 @@ def test_parts_that_do_not_fit(rows: np.ndarray, offsets: list[int], numbers: in
 def test_unknown_view(make_features: MakeFeatures) -> None:
     with pytest.raises(InputError, match="mean, mean_std, per_element"):
         make_features(3).pooled("median")
+
+
+def test_noise_of_single_precision_is_no_variation() -> None:
+    """Copies of one frame, with rounding as large as the rest of the row makes it, in small columns too."""
+    rng = np.random.default_rng(0)
+    row = np.array([1.0, 1e-7, 0.0, 30.0])
+    copies = row + 30 * 2.0**-24 * rng.normal(size=(50, 4))
+    assert not varying(copies).any()
+    assert not standardised(copies).any()
+    other = copies + np.array([0.0, 0.0, 1e-3, 0.0]) * rng.normal(size=(50, 1))
+    assert varying(other).tolist() == [False, False, True, False]
