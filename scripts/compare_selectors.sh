@@ -21,6 +21,7 @@ compare() { # OUT/NAME, then overrides
 }
 
 vary() {
+    set -- "$@" "budgets=[25,100,400]"
     compare "$@" selector=cpd selector.central_share=0.0,0.25,1.0
     compare "$@" selector=cpd selector.density=knn
     compare "$@" selector=cpd selector.weights=rank
@@ -36,8 +37,8 @@ vary() {
 
 compare organics "${organics[@]}"
 compare dense_hydrogen_pbe "${pbe[@]}"
-compare dense_hydrogen "${embedded[@]}"
 vary dense_hydrogen_pbe "${pbe[@]}"
+compare dense_hydrogen "${embedded[@]}"
 vary organics "${organics[@]}"
 vary dense_hydrogen "${embedded[@]}"
 "$python" "$root/scripts/comparison_page.py" "$out/organics" "$out/dense_hydrogen_pbe" "$out/dense_hydrogen" --out "$root/docs/comparison.md"

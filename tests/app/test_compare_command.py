@@ -147,14 +147,6 @@ def test_another_setting_needs_another_folder(compare: tuple[Compare, Path], fin
         (["subpool=1.5"], "subpool=1.5"),
         (["learner.channels=2,4"], "hydra.sweep.dir=FOLDER"),
         (["learner.energy_weight=0"], "learner.energy_weight=0"),
-        (
-            ["pool.train=[pool.extxyz]", "pool.fractions={}", "hydra.sweep.dir=other"],
-            "needs val and test frames",
-        ),
-        (
-            ["descriptor=mace_checkpoint", "descriptor.path=absent.model", "hydra.sweep.dir=other"],
-            "absent.model",
-        ),
     ],
 )
 def test_mistyped_words_say_what_exists(
