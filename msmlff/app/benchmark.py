@@ -1,4 +1,4 @@
-"""msmlff benchmark: our MACE against mace-torch, the same hyperparameters on the same frames."""
+"""msmlff benchmark: our MACE against mace-torch, our NequIPs against nequip, on the same frames."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, request
+from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, nequip_request, request
 from msmlff.app.runtime import device_name, versions
 from msmlff.errors import InputError
 
 _TITLES = {"train": "training step", "evaluate": "energy + forces"}
+_NAMES = {"msmlff": "MSMLFF", "msmlff-ms": "MSMLFF (MS-NequIP)"}
 
 
 def benchmark_command(arguments: list[str]) -> int:
@@ -31,9 +32,12 @@ def benchmark_command(arguments: list[str]) -> int:
     load_system(setting.system)
     if setting.device not in ("cpu", "cuda") or (setting.device == "cuda" and not torch.cuda.is_available()):
         raise InputError(f"--device {setting.device}: write cpu, or cuda where torch sees a GPU")
+    if setting.model not in CODES:
+        raise InputError(f"--model {setting.model}: write {' or '.join(CODES)}")
+    peer = _nequip(options.nequip_python) if setting.model == "nequip" else sys.executable
     allocators = find_allocators("none" if setting.device == "cuda" else options.tcmalloc)
     console = Console()
-    runs = _measure_all(setting, allocators, options.rounds, console)
+    runs = _measure_all(setting, allocators, options.rounds, console, peer)
     result = {
         "setting": asdict(setting),
         "allocators": allocators,
@@ -42,12 +46,12 @@ def benchmark_command(arguments: list[str]) -> int:
         "versions": versions(),
         "runs": runs,
     }
-    if len({run["parameters"] for run in runs}) != 1:
+    if setting.model == "mace" and len({run["parameters"] for run in runs}) != 1:
         raise InputError("the two models differ in size, so times mean nothing; please report this setting")
     table = to_markdown(result)
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"mace_{Path(setting.system).stem}_{setting.channels}_{setting.dtype}"
+    name = f"{setting.model}_{Path(setting.system).stem}_{setting.channels}_{setting.dtype}"
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / f"{name}.md").write_text(table)
     console.print(table)
@@ -73,8 +77,29 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="library to preload, auto (where it is installed) or none; default auto",
     )
+    parser.add_argument(
+        "--nequip-python", default="", help="Python of an environment with nequip; for --model nequip"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the results")
     return parser
+
+
+def _nequip(python: str) -> str:
+    """The Python that imports nequip.
+
+    Raises:
+        InputError: it does not.
+    """
+    advice = "write --nequip-python PYTHON, that of an environment where nequip is installed"
+    if not python:
+        raise InputError(f"--model nequip: {advice}")
+    try:
+        done = subprocess.run([python, "-c", "import nequip"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"--nequip-python {python}: {error.strerror}; {advice}") from error
+    if done.returncode != 0:
+        raise InputError(f"--nequip-python {python}: {done.stderr.strip().splitlines()[-1]}; {advice}")
+    return python
 
 
 def find_allocators(tcmalloc: str) -> dict[str, str]:
@@ -99,15 +124,15 @@ def find_allocators(tcmalloc: str) -> dict[str, str]:
 
 
 def _measure_all(
-    setting: Setting, allocators: dict[str, str], rounds: int, console: Console
+    setting: Setting, allocators: dict[str, str], rounds: int, console: Console, peer: str
 ) -> list[dict[str, Any]]:
     """All measurements; within a round the codes take turns, so that a slow spell meets them alike."""
     runs = []
     for round_number in range(rounds):
         for task in TASKS:
             for allocator, library in allocators.items():
-                for code in CODES:
-                    result = _run(setting, code, task, library)
+                for code in CODES[setting.model]:
+                    result = _run(setting, code, task, library, peer)
                     kind = {"round": round_number, "task": task, "allocator": allocator, "code": code}
                     runs.append({**kind, **result})
                     median = statistics.median(result["milliseconds"])
@@ -118,53 +143,81 @@ def _measure_all(
     return runs
 
 
-def _run(setting: Setting, code: str, task: str, library: str) -> dict[str, Any]:
+def _run(setting: Setting, code: str, task: str, library: str, peer: str) -> dict[str, Any]:
+    """One measurement in a process of its own; ``peer`` is the Python that runs a peer's code."""
     environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     if library:
         environment["LD_PRELOAD"] = library
     environment["OMP_NUM_THREADS"] = str(setting.threads)
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "msmlff.app.benchmark_worker",
-        request(setting, code, task),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if code == "nequip":
+        command = [peer, "-W", "ignore", str(Path(__file__).with_name("benchmark_nequip.py"))]
+        told = nequip_request(setting, task)
+    else:
+        command = [sys.executable, "-W", "ignore", "-m", "msmlff.app.benchmark_worker"]
+        told = request(setting, code, task)
+    done = subprocess.run(
+        command, input=json.dumps(told), capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode != 0:
         raise InputError(f"{code}, {task}: the measurement failed\n{done.stderr.strip()[-2000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The table: medians over all calls, their range, peak memory, and how many times less ours takes."""
+    """The tables: medians over all calls, their range, peak memory, and how many times less ours takes."""
     setting, runs = result["setting"], result["runs"]
     sizes = {run["task"]: run for run in runs}
-    hidden = " + ".join(f"{setting['channels']}x{l}{'eo'[l % 2]}" for l in range(setting["hidden_l_max"] + 1))
+    *ours, peer = CODES[setting["model"]]
+    title = {"mace": "MACE", "nequip": "NequIP"}[setting["model"]]
     lines = [
-        f"# MACE on {Path(setting['system']).stem}: MSMLFF against mace-torch",
+        f"# {title} on {Path(setting['system']).stem}: MSMLFF against {peer}",
         "",
-        f"{hidden}, l_max {setting['l_max']}, correlation {setting['correlation']}, {setting['layers']} "
-        f"layers, {setting['cutoff']} Å, {setting['dtype']}, {runs[0]['parameters']:,} parameters; "
-        f"training step of {sizes['train']['atoms']} atoms, evaluation of {sizes['evaluate']['atoms']}, "
-        f"{runs[0]['edges_per_atom']:.1f} edges an atom.",
+        f"{_hyperparameters(setting)}, {setting['layers']} layers, {setting['cutoff']} Å, "
+        f"{setting['dtype']}, {_parameters(runs)}; training step of {sizes['train']['atoms']} atoms, "
+        f"evaluation of {sizes['evaluate']['atoms']}, {runs[0]['edges_per_atom']:.1f} edges an atom.",
         f"{result['machine']}, {setting['threads']} threads, load {result['load_average']:.1f} at the end; "
         f"torch {result['versions']['torch']}. Milliseconds: median (range) over all calls of "
         f"{max(run['round'] for run in runs) + 1} processes of each kind, which took turns.",
+    ]
+    for code in ours:
+        lines += _table(runs, result["allocators"], code, peer)
+    return "\n".join([*lines, "", "Ratios above 1: MSMLFF takes less.", ""])
+
+
+def _hyperparameters(setting: dict[str, Any]) -> str:
+    mace = setting["model"] == "mace"
+    highest = setting["hidden_l_max" if mace else "l_max"]
+    hidden = " + ".join(f"{setting['channels']}x{l}{'eo'[l % 2]}" for l in range(highest + 1))
+    if mace:
+        return f"{hidden}, l_max {setting['l_max']}, correlation {setting['correlation']}"
+    shorter = f"MS-NequIP: up to {setting['short_cutoff']} Å, beyond it a quarter of them and l_max 1"
+    return f"{hidden} ({shorter}), nequip's mode {setting['nequip_mode']}"
+
+
+def _parameters(runs: list[dict[str, Any]]) -> str:
+    """How many, for each code where they differ (nequip's self-connections go through an embedding)."""
+    counts = {run["code"]: run["parameters"] for run in runs}
+    if len(set(counts.values())) == 1:
+        return f"{runs[0]['parameters']:,} parameters"
+    return "parameters: " + ", ".join(f"{_NAMES.get(code, code)} {n:,}" for code, n in counts.items())
+
+
+def _table(runs: list[dict[str, Any]], allocators: dict[str, str], code: str, peer: str) -> list[str]:
+    name = _NAMES[code]
+    lines = [
         "",
-        "| task | allocator | MSMLFF ms | mace-torch ms | ratio | MSMLFF MB | mace-torch MB | ratio |",
+        f"| task | allocator | {name} ms | {peer} ms | ratio | {name} MB | {peer} MB | ratio |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for task in TASKS:
-        for allocator in result["allocators"]:
-            ours, theirs = (_summary(runs, task, allocator, code) for code in CODES)
+        for allocator in allocators:
+            ours, theirs = (_summary(runs, task, allocator, c) for c in (code, peer))
             lines.append(
                 f"| {_TITLES[task]} | {allocator} | {ours['text']} | {theirs['text']} "
                 f"| {theirs['median'] / ours['median']:.2f} | {ours['mb']:.0f} | {theirs['mb']:.0f} "
                 f"| {theirs['mb'] / ours['mb']:.2f} |"
             )
-    return "\n".join([*lines, "", "Ratios above 1: MSMLFF takes less.", ""])
+    return lines
 
 
 def _summary(runs: list[dict[str, Any]], task: str, allocator: str, code: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,27 @@ from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
-from msmlff.models import MACE, MACEArchitecture
+from msmlff.models import MACEArchitecture, MSNequIPArchitecture, NequIPArchitecture, Scale, build_model
+from msmlff.models.architecture import MessagePassingArchitecture
 from msmlff.models.import_mace import mace_input, mace_modules
 from msmlff.nn.e3nn_import import o3
+from msmlff.nn.ops.twice import backward
 
-CODES = ("msmlff", "mace-torch")
+#: What is measured for each model: ours, then the peer that has the same.
+CODES = {"mace": ("msmlff", "mace-torch"), "nequip": ("msmlff", "msmlff-ms", "nequip")}
 TASKS = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: system and hyperparameters, the same for both codes.
+    """What is measured: system and hyperparameters, the same for all codes.
 
     Attributes:
+        model: "mace", or "nequip", for which ``l_max`` holds for the features, too; ``correlation`` and
+            ``hidden_l_max`` then mean nothing.
+        short_cutoff: Å, of MS-NequIP ("msmlff-ms"), which has ``channels`` and ``l_max`` below it, and a
+            quarter of the channels and l_max 1 up to ``cutoff``.
+        nequip_mode: "eager", or "compile" (nequip compiles its model at the first call, which is not timed).
         system: "cluster" (ten benzene molecules), "nickel" (108 atoms, periodic) or a file that ASE reads.
         cutoff: Å.
         batch: frames of a training step; an evaluation takes one.
@@ -54,6 +62,9 @@ class Setting:
     threads: int = 2
     repeats: int = 3
     device: str = "cpu"
+    model: str = "mace"
+    short_cutoff: float = 3.5
+    nequip_mode: str = "eager"
 
 
 def load_system(name: str) -> Atoms:
@@ -87,30 +98,54 @@ def _benzene_cluster() -> Atoms:
     return cluster
 
 
-def make_batches(setting: Setting) -> tuple[Batch, Batch, tuple[int, ...], float]:
-    """The batch of a training step, that of an evaluation, the species, the mean number of neighbours."""
-    atoms, frames, lists = load_system(setting.system), [], []
+def make_frames(setting: Setting) -> list[Configuration]:
+    """The frames of a training step: the system, rattled."""
+    atoms, frames = load_system(setting.system), []
     for seed in range(setting.batch):
         frame = atoms.copy()
         frame.rattle(0.05, seed=seed)
         frames.append(Configuration(frame.numbers, frame.positions, frame.cell.array, np.array(frame.pbc)))
-        lists.append(neighbor_list(frames[-1].positions, frames[-1].cell, frames[-1].pbc, setting.cutoff))
-    numbers = tuple(sorted(set(atoms.numbers.tolist())))
+    return frames
+
+
+def make_batches(setting: Setting) -> tuple[Batch, Batch, tuple[int, ...], float]:
+    """The batch of a training step, that of an evaluation, the species, the mean number of neighbours."""
+    frames = make_frames(setting)
+    lists = [neighbor_list(f.positions, f.cell, f.pbc, setting.cutoff) for f in frames]
+    numbers = tuple(sorted(set(frames[0].numbers.tolist())))
     train = collate(frames, lists, numbers)
     return train, collate(frames[:1], lists[:1], numbers), numbers, train.num_edges / train.num_atoms
 
 
-def _our_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
-    architecture = MACEArchitecture(
-        cutoff=setting.cutoff,
-        l_max=setting.l_max,
+def _our_model(setting: Setting, code: str, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
+    architecture = _architecture(setting, code)
+    zeros = (0.0,) * len(numbers)
+    statistics = Statistics((neighbors,) * len(architecture.scales), zeros, 1.0)
+    return build_model(architecture, numbers, zeros, statistics)
+
+
+def _architecture(setting: Setting, code: str) -> MessagePassingArchitecture:
+    if setting.model == "mace":
+        return MACEArchitecture(
+            cutoff=setting.cutoff,
+            l_max=setting.l_max,
+            channels=setting.channels,
+            hidden_l_max=setting.hidden_l_max,
+            correlation=setting.correlation,
+            layers=setting.layers,
+        )
+    one = NequIPArchitecture(
+        cutoff=setting.cutoff, l_max=setting.l_max, channels=setting.channels, layers=setting.layers
+    )
+    if code == "msmlff":
+        return one
+    long = Scale(setting.cutoff, max(1, setting.channels // 4), min(1, setting.l_max), one.radial_mlp)
+    return MSNequIPArchitecture(
+        scales=(replace(one.scales[0], cutoff=setting.short_cutoff), long),
         channels=setting.channels,
-        hidden_l_max=setting.hidden_l_max,
-        correlation=setting.correlation,
+        hidden_l_max=setting.l_max,
         layers=setting.layers,
     )
-    zeros = (0.0,) * len(numbers)
-    return MACE(numbers, zeros, architecture, Statistics((neighbors,), zeros, 1.0))
 
 
 def _their_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
@@ -142,7 +177,7 @@ def _predictor(
     code: str, model: torch.nn.Module, batch: Batch, species: int, training: bool
 ) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
     """A call that gives energies and forces."""
-    if code == "msmlff":
+    if code.startswith("msmlff"):
 
         def ours() -> tuple[torch.Tensor, torch.Tensor]:
             prediction = model(batch, create_graph=training)
@@ -166,7 +201,10 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
     torch.set_default_dtype(getattr(torch, setting.dtype))
     torch.manual_seed(0)
     train, single, numbers, neighbors = make_batches(setting)
-    model = (_our_model if code == "msmlff" else _their_model)(setting, numbers, neighbors).to(setting.device)
+    if code.startswith("msmlff"):
+        model = _our_model(setting, code, numbers, neighbors).to(setting.device)
+    else:
+        model = _their_model(setting, numbers, neighbors).to(setting.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     training = task == "train"
     batch = (train if training else single).to(setting.device)
@@ -174,7 +212,7 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
     predict = _predictor(code, model, batch, len(numbers), training)
     call: Callable[[], object] = predict
     if training:
-        call = _training_step(predict, parameters, batch)
+        call = _training_step(code, predict, parameters, batch)
     else:
         for parameter in parameters:
             parameter.requires_grad_(False)
@@ -198,6 +236,7 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
 
 
 def _training_step(
+    code: str,
     predict: Callable[[], tuple[torch.Tensor, torch.Tensor]],
     parameters: list[torch.nn.Parameter],
     batch: Batch,
@@ -211,21 +250,31 @@ def _training_step(
         optimizer.zero_grad(set_to_none=True)
         energy, forces = predict()
         loss = (energy / atoms).pow(2).mean() + (forces - target).pow(2).mean()
-        loss.backward()
+        if code.startswith("msmlff"):
+            backward(loss, parameters)  # as our training does; mace-torch's runs loss.backward()
+        else:
+            loss.backward()
         optimizer.step()
 
     return step
 
 
 def main() -> None:
-    """Reads {"setting", "code", "task"} as JSON from the first argument, prints the result as JSON."""
-    request = json.loads(sys.argv[1])
+    """Reads {"setting", "code", "task"} as JSON from standard input, prints the result as JSON."""
+    request = json.load(sys.stdin)
     print(json.dumps(measure(Setting(**request["setting"]), request["code"], request["task"])))
 
 
-def request(setting: Setting, code: str, task: str) -> str:
-    """The argument of ``main``."""
-    return json.dumps({"setting": asdict(setting), "code": code, "task": task})
+def request(setting: Setting, code: str, task: str) -> dict[str, Any]:
+    """What ``main`` reads."""
+    return {"setting": asdict(setting), "code": code, "task": task}
+
+
+def nequip_request(setting: Setting, task: str) -> dict[str, Any]:
+    """What ``benchmark_nequip`` reads: the frames as well, for it cannot import what makes them."""
+    keys = ("numbers", "positions", "cell", "pbc")
+    frames = [{key: getattr(f, key).tolist() for key in keys} for f in make_frames(setting)]
+    return {"setting": asdict(setting), "task": task, "frames": frames}
 
 
 if __name__ == "__main__":

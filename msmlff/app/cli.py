@@ -23,7 +23,7 @@ msmlff COMMAND ...
   data check   FILE ...                             the checks of the door; forces against an xTB engine
   import-mace  FILE --trust [OUT]                   convert a mace-torch checkpoint into a model file
   report       RUN_FOLDER                           write report.html of a run again
-  benchmark    ...                                  time and memory against mace-torch
+  benchmark    ...                                  time and memory against mace-torch or nequip
 
 msmlff COMMAND --help tells more. train, distill and compare are configured by the files in conf/ (Hydra)."""
 

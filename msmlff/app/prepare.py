@@ -15,14 +15,15 @@ from rich.console import Console
 from msmlff.app.choose import Choice, choose, descriptor_of
 from msmlff.app.config import build, typed
 from msmlff.app.runtime import device_name
-from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.pools import Pool, PoolSpec, load_pool
 from msmlff.data.reference_energies import ReferenceEnergies, reference_energies
-from msmlff.data.statistics import dataset_statistics
+from msmlff.data.statistics import Statistics
 from msmlff.data.store import FrameStore
 from msmlff.distill.selection import Selection
 from msmlff.errors import InputError
-from msmlff.models import MSMACE, ForceField, build_model
+from msmlff.models import ForceField, build_model
+from msmlff.models.architecture import Architecture
+from msmlff.models.start import start_statistics
 from msmlff.training.data_module import FrameSet
 from msmlff.training.fit import available_labels
 from msmlff.training.specs import TrainingSpec
@@ -58,7 +59,9 @@ def prepare_run(
     chosen = pool.train.subset(selection.ids)
     # from the labels of the chosen frames alone, unless the pool has isolated atoms
     e0s = reference_energies(chosen, pool_spec.e0s, pool.isolated, pool.atomic_numbers)
-    model = _build_model(config, chosen, e0s, dtype)
+    architecture, statistics = _described(config, chosen, e0s)
+    torch.manual_seed(config.seed)
+    model = build_model(architecture, tuple(sorted(e0s.values)), e0s.values, statistics).to(dtype)
     sets = [
         FrameSet.at_cutoff(s, model.cutoff) if s is not None else None for s in (chosen, pool.val, pool.test)
     ]
@@ -72,8 +75,7 @@ def prepare_run(
         test.check_budget(spec.validation_batch, "training.validation_batch", "test")
     facts = {
         "device": device_name(device),
-        "backend": "reference (PyTorch, torch-scatter)",
-        "model": _model_facts(model),
+        "model": _model_facts(model, architecture, statistics),
         "data": _data_facts(pool, pool_spec, chosen, e0s),
     }
     return Prepared(model, train, val, test, spec, facts)
@@ -98,29 +100,25 @@ def _selection(
     return selection
 
 
-def _build_model(
-    config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies, dtype: torch.dtype
-) -> MSMACE:
-    """The model with random weights of ``config.seed`` and the statistics of the chosen frames."""
-    numbers = tuple(sorted(e0s.values))
-    lacking = [chemical_symbols[z] for z in numbers if z not in chosen.atomic_numbers]
+def _described(
+    config: DictConfig, chosen: FrameStore, e0s: ReferenceEnergies
+) -> tuple[Architecture, Statistics]:
+    """What the model is made of, and the statistics of the chosen frames."""
+    lacking = [chemical_symbols[z] for z in sorted(e0s.values) if z not in chosen.atomic_numbers]
     if lacking:
         raise InputError(
             f"none of the {len(chosen)} chosen frames has {', '.join(lacking)}, which other frames "
             f"of the pool have: "
             "raise data.budget or choose another selector"
         )
-    architecture = build(config.model, "model")
-    cutoffs = [scale.cutoff for scale in architecture.scales]
-    statistics = dataset_statistics(chosen, NeighborCache(chosen, max(cutoffs)), cutoffs, e0s.values)
-    torch.manual_seed(config.seed)
-    return build_model(architecture, numbers, e0s.values, statistics).to(dtype)
+    architecture: Architecture = build(config.model, "model")
+    return architecture, start_statistics(architecture, chosen, e0s.values)
 
 
-def _model_facts(model: MSMACE) -> dict[str, Any]:
+def _model_facts(model: ForceField, architecture: Architecture, statistics: Statistics) -> dict[str, Any]:
     scales = [
-        {"cutoff": scale.cutoff, "channels": scale.channels, "l_max": scale.l_max, "neighbors": neighbors}
-        for scale, neighbors in zip(model.architecture.scales, model.statistics.neighbors, strict=True)
+        {**facts, "neighbors": neighbors}
+        for facts, neighbors in zip(architecture.scale_facts, statistics.neighbors, strict=True)
     ]
     return {
         "name": type(model).__name__,

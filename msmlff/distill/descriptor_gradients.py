@@ -47,7 +47,7 @@ class LastLayerGradients(TrainedModel):
         if not getattr(model, "readouts", None):
             raise InputError(
                 f"descriptor.path={self.path}: a {type(model).__name__} has no readouts, so no last layer: "
-                "give a MACE or MS-MACE, or write descriptor=model"
+                "give a MACE or NequIP (or their multiscale forms), or write descriptor=model"
             )
         return model.requires_grad_(False)
 

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from msmlff.data.batch import Batch
 from msmlff.errors import InputError
 from msmlff.nn.constant import Constant
+from msmlff.nn.dispersion import D3
+from msmlff.nn.ops.twice import without_gradients
 from msmlff.nn.segment import segment_sum
+from msmlff.nn.zbl import ZBL
 
 
 @dataclass
@@ -36,10 +39,14 @@ class Prediction:
 class ForceField(nn.Module, ABC):
     """Base of all models. A model defines the interaction energy of each atom; the rest is here, once.
 
+    Attributes:
+        cutoff: Å, up to which neighbours are needed: the longest of the scales and the pair terms.
+
     Args:
         atomic_numbers: species the model knows, ascending.
         e0s: eV, energy of the isolated atom for each of them: a mapping from atomic number, or a sequence.
         scale_cutoffs: Å, one a scale.
+        pair_terms: energies of pairs that are added (``msmlff.models.pair_terms``).
 
     Raises:
         InputError: species repeated or without an E0, a cutoff that is not positive.
@@ -50,6 +57,7 @@ class ForceField(nn.Module, ABC):
         atomic_numbers: Sequence[int],
         e0s: Mapping[int, float] | Sequence[float],
         scale_cutoffs: Sequence[float],
+        pair_terms: Sequence[ZBL | D3] = (),
     ) -> None:
         super().__init__()
         numbers = tuple(int(z) for z in atomic_numbers)
@@ -60,7 +68,8 @@ class ForceField(nn.Module, ABC):
         self.atomic_numbers = numbers
         self.e0s = _e0_tuple(numbers, e0s)
         self.scale_cutoffs = tuple(float(c) for c in scale_cutoffs)
-        self.cutoff = max(self.scale_cutoffs)
+        self.pair_terms = nn.ModuleList(pair_terms)
+        self.cutoff = max([*self.scale_cutoffs, *(term.cutoff for term in pair_terms)])
         self._e0 = Constant(list(self.e0s))
 
     @property
@@ -70,9 +79,9 @@ class ForceField(nn.Module, ABC):
 
     @abstractmethod
     def interaction_energies(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """[atoms] eV, model dtype: energies without E0, from edge vectors [edges, 3] in Å.
+        """[atoms] eV, model dtype: energies without E0 and pair terms, from edge vectors [edges, 3] in Å.
 
-        It must depend on the positions through ``vectors`` alone.
+        It must depend on the positions through ``vectors`` alone, and on none beyond ``scale_cutoffs``.
         """
 
     @abstractmethod
@@ -101,12 +110,15 @@ class ForceField(nn.Module, ABC):
             if derivatives and not vectors.requires_grad:
                 vectors.requires_grad_()
             interaction = self.interaction_energies(vectors, batch).double()
+            for term in self.pair_terms:
+                interaction = interaction + term(vectors, batch).double()
             atomic = interaction + self._e0(interaction)[batch.species]
             prediction = Prediction(segment_sum(atomic, batch.atom_ptr), atomic)
             if derivatives:
-                (gradient,) = torch.autograd.grad(
-                    interaction.sum(), vectors, create_graph=keep, materialize_grads=True
-                )
+                with without_gradients("weight"):
+                    (gradient,) = torch.autograd.grad(
+                        interaction.sum(), vectors, create_graph=keep, materialize_grads=True
+                    )
                 gradient, vectors = gradient.double(), vectors.double()
                 prediction.forces = _forces(gradient, batch) if forces else None
                 prediction.stress = _stress(gradient, vectors, batch) if stress else None

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
-from msmlff.models.architecture import MACEArchitecture, MSMACEArchitecture
+from msmlff.models.ani import ANI, ANIArchitecture
+from msmlff.models.architecture import (
+    Architecture,
+    MACEArchitecture,
+    MSMACEArchitecture,
+    MSNequIPArchitecture,
+    NequIPArchitecture,
+)
+from msmlff.models.base import ForceField
 from msmlff.models.mace import MACE
 from msmlff.models.msmace import MSMACE
+from msmlff.models.msnequip import MSNequIP
+from msmlff.models.nequip import NequIP
 
-MODELS: dict[type, type[MSMACE]] = {MSMACEArchitecture: MSMACE, MACEArchitecture: MACE}
+MODELS: dict[type[Architecture], Callable[..., ForceField]] = {
+    MSMACEArchitecture: MSMACE,
+    MACEArchitecture: MACE,
+    MSNequIPArchitecture: MSNequIP,
+    NequIPArchitecture: NequIP,
+    ANIArchitecture: ANI,
+}
 
 
 def build_model(
-    architecture: MSMACEArchitecture | MACEArchitecture,
+    architecture: Architecture,
     atomic_numbers: Sequence[int],
     e0s: Mapping[int, float] | Sequence[float],
     statistics: Statistics | None = None,
-) -> MSMACE:
-    """The model of an architecture, with random weights; arguments and errors as ``MSMACE``."""
+) -> ForceField:
+    """The model of an architecture, with random weights; arguments and errors are those of its class."""
     return MODELS[type(architecture)](atomic_numbers, e0s, architecture, statistics)
 
 
-def model_from_config(config: Mapping[str, Any]) -> MSMACE:
+def model_from_config(config: Mapping[str, Any]) -> ForceField:
     """The model that ``ForceField.config`` described, with random weights.
 
     Raises:

@@ -20,21 +20,26 @@ class EquivariantLinear(nn.Module):
 
     Args:
         inputs: channels of each l that comes in.
-        outputs: channels of each l that goes out; l with inputs only are dropped.
+        outputs: channels of each l that goes out, all equal; l with inputs only are dropped.
+        gates: so many further rows of scalars go out, behind that of l = 0.
     """
 
-    def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def __init__(self, inputs: Sequence[int], outputs: Sequence[int], gates: int = 0) -> None:
         super().__init__()
         if len(outputs) > len(inputs):
             raise ValueError(f"no input for l = {len(inputs)}: {len(inputs)} inputs, {len(outputs)} outputs")
+        self.gates = gates
+        sizes = [(1 + gates) * outputs[0], *outputs[1:]]
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(a, b)) for a, b in zip(inputs, outputs, strict=False)
+            nn.Parameter(torch.randn(a, b)) for a, b in zip(inputs, sizes, strict=False)
         )
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """A list over l of [n, 2 l + 1, inputs[l]] -> [n, (l_max + 1)^2, outputs[0]] (equal outputs)."""
+        """A list over l of [n, 2 l + 1, inputs[l]] -> [n, gates + (l_max + 1)^2, outputs[0]]."""
         mapped = [
             part @ (weight * (1.0 / math.sqrt(weight.shape[0])))
             for part, weight in zip(parts, self.weights, strict=False)
         ]
+        if self.gates:
+            mapped[0] = mapped[0].view(mapped[0].shape[0], 1 + self.gates, -1)
         return mapped[0] if len(mapped) == 1 else torch.cat(mapped, dim=1)

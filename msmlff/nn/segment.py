@@ -46,3 +46,9 @@ def segment_sum(values: Tensor, pointer: Tensor) -> Tensor:
 def segment_spread(values: Tensor, pointer: Tensor) -> Tensor:
     """out[pointer[i]:pointer[i + 1]] = values[i]: [rows, ...], [rows + 1] long -> [items, ...]."""
     return _SegmentSpread.apply(values, pointer)
+
+
+def row_pointer(row: Tensor, rows: int) -> Tensor:
+    """[rows + 1] long, where the items of each row begin: the pointer of ascending ``row`` [items] long."""
+    counts = torch.bincount(row, minlength=rows)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 
 from msmlff.analysis.errors import Predictions
-from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.pools import Pool
 from msmlff.data.reference_energies import reference_energies
-from msmlff.data.statistics import dataset_statistics
 from msmlff.errors import InputError
-from msmlff.models import MSMACEArchitecture, build_model
+from msmlff.models import build_model
+from msmlff.models.architecture import Architecture
+from msmlff.models.start import start_statistics
 from msmlff.training.data_module import FrameSet
 from msmlff.training.evaluate import predict
 from msmlff.training.fit import Run, fit
@@ -57,7 +57,7 @@ class NetworkLearner(Learner):
         dtype: of the network, "float32" or "float64".
     """
 
-    model: MSMACEArchitecture
+    model: Architecture
     training: TrainingSpec
     device: str = field(default="cpu", compare=False)
     dtype: str = "float32"
@@ -70,13 +70,11 @@ class NetworkLearner(Learner):
             raise InputError("a comparison needs val and test frames: set pool.fractions or their files")
         chosen = pool.train.subset(np.asarray(ids))
         e0s = reference_energies(chosen, pool.spec.e0s, pool.isolated, pool.atomic_numbers)
-        cutoffs = [scale.cutoff for scale in self.model.scales]
-        longest = max(cutoffs)
-        statistics = dataset_statistics(chosen, NeighborCache(chosen, longest), cutoffs, e0s.values)
+        statistics = start_statistics(self.model, chosen, e0s.values)
         torch.manual_seed(seed)
         model = build_model(self.model, tuple(sorted(e0s.values)), e0s.values, statistics)
         model = model.to(getattr(torch, self.dtype))
-        train, val, test = (FrameSet.at_cutoff(part, longest) for part in (chosen, pool.val, pool.test))
+        train, val, test = (FrameSet.at_cutoff(part, model.cutoff) for part in (chosen, pool.val, pool.test))
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder), seed, self.device, console=Console(quiet=True))
             return predict(fit(model, train, val, self.training, run).model, test, self.training, self.device)

@@ -1,9 +1,10 @@
-"""msmlff benchmark on a tiny model: both codes run the same frames, the table says what was found."""
+"""msmlff benchmark on tiny models: all codes run the same frames, the table says what was found."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_table_states_the_ratios() -> None:
 def test_both_codes_are_measured_on_the_same_model(task: str) -> None:
     threads = torch.get_num_threads()
     try:
-        ours, theirs = (measure(SMALL, code, task) for code in CODES)
+        ours, theirs = (measure(SMALL, code, task) for code in CODES["mace"])
     finally:
         torch.set_num_threads(threads)
     assert ours["parameters"] == theirs["parameters"] > 0
@@ -57,8 +58,8 @@ def test_command_writes_what_the_processes_measured(tmp_path: Path, monkeypatch:
     answers: list[dict[str, object]] = []
     real = benchmark._run
 
-    def once(setting: Setting, code: str, task: str, library: str) -> dict[str, object]:
-        answers.append(answers[0] if answers else real(setting, code, task, library))
+    def once(*arguments: object) -> dict[str, object]:
+        answers.append(answers[0] if answers else real(*arguments))
         return answers[-1]
 
     monkeypatch.setattr(benchmark, "_run", once)
@@ -67,9 +68,49 @@ def test_command_writes_what_the_processes_measured(tmp_path: Path, monkeypatch:
     extra = ["--rounds=1", "--tcmalloc=none", f"--out={tmp_path}"]
     assert benchmark.benchmark_command([*arguments, *extra]) == 0
     (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-    assert {(r["task"], r["code"]) for r in result["runs"]} == {(t, c) for t in TASKS for c in CODES}
+    assert {(r["task"], r["code"]) for r in result["runs"]} == {(t, c) for t in TASKS for c in CODES["mace"]}
     (table,) = [path.read_text() for path in tmp_path.glob("*.md")]
     assert "training step of 108 atoms" in table
+
+
+def test_nequip_is_given_the_frames_and_compared_with_both_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours run; in nequip's place stands a Python that answers with the frames it was given."""
+    setting = replace(SMALL, model="nequip", short_cutoff=2.6, layers=2)
+    script = tmp_path / "python"
+    answer = "{'milliseconds': [2.0], 'peak_mb': 3.0, 'atoms': len(r['frames'][0]['positions']), "
+    script.write_text(
+        f"#!{sys.executable}\nimport json, sys\n"
+        "r = json.load(sys.stdin) if sys.argv[1] != '-c' else sys.exit(0)\n"
+        f"print(json.dumps({answer}'edges_per_atom': 12.0, 'parameters': r['setting']['channels']}}))\n"
+    )
+    script.chmod(0o755)
+    ours: list[dict[str, object]] = []
+    real = benchmark._run
+
+    def run_once(setting: Setting, code: str, *rest: str) -> dict[str, object]:
+        """Our two models' training steps are real; their evaluations repeat them."""
+        if code != "nequip" and len(ours) == 2:
+            return ours[code == "msmlff-ms"]
+        result = real(setting, code, *rest)
+        ours.extend([result] if code != "nequip" else [])
+        return result
+
+    monkeypatch.setattr(benchmark, "_run", run_once)
+    values = {name.replace("_", "-"): value for name, value in asdict(setting).items()}
+    arguments = [f"--{name}={value}" for name, value in values.items()]
+    extra = ["--rounds=1", "--tcmalloc=none", f"--out={tmp_path}", f"--nequip-python={script}"]
+    assert benchmark.benchmark_command([*arguments, *extra]) == 0
+    (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("nequip_*.json")]
+    assert str(script) not in json.dumps(result)
+    of_code = {run["code"]: run for run in result["runs"]}
+    assert {run["atoms"] for run in result["runs"]} == {108}
+    assert of_code["nequip"]["parameters"] == 4
+    assert of_code["msmlff"]["parameters"] != of_code["msmlff-ms"]["parameters"]
+    (table,) = [path.read_text() for path in tmp_path.glob("nequip_*.md")]
+    assert table.count("| nequip ms |") == 2
+    assert "4x0e + 4x1o (MS-NequIP: up to 2.6 Å" in table
 
 
 def test_built_in_cluster_has_no_overlaps() -> None:
@@ -84,6 +125,14 @@ def test_bad_input_is_named() -> None:
         load_system("absent.xyz")
     with pytest.raises(InputError, match="absent"):
         find_allocators("absent.so")
+    for arguments, message in (
+        (["--model", "allegro"], "--model allegro: write mace or nequip"),
+        (["--model", "nequip"], "write --nequip-python PYTHON"),
+        (["--model", "nequip", "--nequip-python", "absent"], "--nequip-python absent: No such file"),
+        (["--model", "nequip", "--nequip-python", sys.executable], "No module named 'nequip'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            benchmark.benchmark_command(arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -213,7 +213,14 @@ def test_help_lists_every_group_and_choice(train: Command, repository: Path, tmp
         choices = sorted(p.stem for p in (repository / "conf" / group).glob("*.yaml"))
         assert f"{group}: {', '.join(choices)}" in done.stdout
     listed = done.stdout.split("choices ==\n")[1].split("\n\n")[0].splitlines()
-    shown = [*GROUPS, "selector@data.selector", "training/loss", "training/optimizer", "training/schedule"]
+    shown = [
+        *GROUPS,
+        "model/size",
+        "selector@data.selector",
+        "training/loss",
+        "training/optimizer",
+        "training/schedule",
+    ]
     assert [line.partition(":")[0] for line in listed] == sorted(shown)
     assert "python train.py [GROUP=CHOICE ...] [KEY=VALUE ...]" in done.stdout
     assert list(tmp_path.iterdir()) == []
