@@ -397,11 +397,20 @@ def _model_section(run: RunFolder) -> Section:
         return section
     keys = ("cutoff", "channels", "l_max", "neighbors")
     rows = [tuple(_plain(scale.get(key)) for key in keys) for scale in model.get("scales", ())]
-    headings = ("cutoff / Å", "channels", "l max", "neighbours per atom")
+    headings: tuple[str, ...] = ("cutoff / Å", "channels", "l max", "neighbours per atom")
+    note = ""
+    shares = run.record.get("scale_shares", ())
+    if len(shares) == len(rows):
+        headings += ("share of energies", "share of forces")
+        rows = [
+            (*row, f"{share['energy']:.1%}", f"{share['forces']:.1%}")
+            for row, share in zip(rows, shares, strict=True)
+        ]
+        note = "A share is what changes in the predictions when the scale sends no messages."
     section.text = (
         f"{model_label(str(model.get('name', 'Model')))}, {model.get('parameters', 0):,} parameters."
     )
-    section.tables.append(TableBlock(rows, headings, title="Scales"))
+    section.tables.append(TableBlock(rows, headings, title="Scales", caption=note))
     return section
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
+from msmlff.app.backend import check_choice, run_backend
 from msmlff.app.config import check_values, typed
 from msmlff.app.folder import CONFIG, claim, read_config
 from msmlff.app.guard import Job, note_exit, run_guarded
@@ -34,11 +36,14 @@ from msmlff.app.settings import check_unchanged, deciding
 from msmlff.data.pools import PoolSpec, load_pool
 from msmlff.errors import InputError
 from msmlff.models.files import save_model
+from msmlff.models.message_passing import MessagePassingModel
+from msmlff.nn.ops import set_backend
 from msmlff.training.checkpoints import LAST, Interrupted, read_checkpoint
 from msmlff.training.data_module import FrameSet
 from msmlff.training.evaluate import predict
 from msmlff.training.fit import FitResult, Run, fit
 from msmlff.training.gate import check_forces
+from msmlff.training.scale_shares import scale_shares
 
 
 def hydra_job(config: DictConfig) -> dict[str, Any]:
@@ -151,14 +156,17 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
     check_values(config)
     prepare(config.threads, config.seed)
     device, dtype = pick_device(config.device), DTYPES[config.dtype]
+    check_choice(config.ops.backend, device)
     memory = PeakMemory(device)
     run_ = prepare_run(config, folder, console, device, dtype, resume)
-    record.update(**run_.facts)
+    backend = run_backend(config.ops.backend, run_, device, record.content.get("backend"), console)
+    record.update(**run_.facts, **backend)
     console.print(start_page(record.content, door_notes(run_.facts, run_.spec)))
     if config.gate:
         check_forces(run_.model, run_.train)
     loggers = make_loggers(config.logger, folder, config, resume)
     ended = {"status": "failed"}
+    set_backend(backend["backend"])
     try:
         where = Run(folder, config.seed, device, resume, deciding(config), loggers, console=console)
         result = fit(run_.model, run_.train, run_.val, run_.spec, where)
@@ -166,6 +174,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
                       peak_memory_mb=memory.mb(), **result.figures)  # fmt: skip
         save_model(result.model, folder / "model.safetensors", _model_record(record.content))
         _test(run_, result, folder, device, console)
+        _share(run_, result, record, device, console)
         ended = {"status": "finished", "finished": now()}
         if result.stopped_early:
             ended["stop_reason"] = "stopped early: no better score"
@@ -173,6 +182,7 @@ def run(config: DictConfig, folder: Path, console: Console, resume: bool = False
             write_report(folder, ended)
         send_results(loggers, folder)
     finally:
+        set_backend(None)
         record.update()  # the time it took, however it ended
         close_loggers(loggers, ended["status"])
     record.update(**ended)  # last: a run called finished has everything
@@ -203,6 +213,18 @@ def _test(run_: Prepared, result: FitResult, folder: Path, device: str, console:
         save_error_table(table, folder / f"{name}_metrics.json")
         if name == "test" or run_.test is None:
             console.print(error_table_view(table, f"{name} errors", run_.facts["data"]["group_name"]))
+
+
+def _share(run_: Prepared, result: FitResult, record: Record, device: str, console: Console) -> None:
+    """Of a multiscale model, what each scale contributes, in the record and on the screen."""
+    frames = run_.test or run_.val
+    model = result.model
+    if frames is None or not isinstance(model, MessagePassingModel) or len(model.scale_cutoffs) < 2:
+        return
+    shares = scale_shares(model, frames, run_.spec, device)
+    record.update(scale_shares=[asdict(share) for share in shares])
+    texts = [f"{s.cutoff:g} Å {s.energy:.1%} of energies, {s.forces:.1%} of forces" for s in shares]
+    console.print(f"    scales  {'; '.join(texts)}", highlight=False, soft_wrap=True)
 
 
 def _say_where(folder: Path, config: DictConfig, console: Console) -> None:

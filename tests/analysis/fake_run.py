@@ -77,6 +77,10 @@ def fake_record(**changes: Any) -> dict[str, Any]:
                 {"cutoff": 5.0, "channels": 16, "l_max": 1, "neighbors": 158.9},
             ],
         },
+        "scale_shares": [
+            {"cutoff": 3.0, "energy": 0.914, "forces": 0.972},
+            {"cutoff": 5.0, "energy": 0.208, "forces": 0.113},
+        ],
         "data": {
             "pool": "dense_hydrogen",
             "pool_hash": "9f2c" * 16,

@@ -1,0 +1,176 @@
+"""docs/multiscale.md from the runs of scripts/multiscale_study.sh: error, speed, share of each scale.
+
+    python scripts/multiscale_page.py OUT [--docs docs]
+
+Time is of energy and forces of one batch of test frames, in CPU seconds of one thread, the models taking
+turns; run it on an idle machine. A model is a folder OUT/POOL/NAME with a run for each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import torch
+from matplotlib import pyplot as plt
+from omegaconf import OmegaConf
+
+from msmlff.app.config import typed
+from msmlff.data.collate import collate
+from msmlff.data.neighbors import neighbor_list
+from msmlff.data.pools import PoolSpec, load_pool
+from msmlff.models.files import load_model
+
+ROUNDS = 7
+FRAMES = 4
+
+
+@dataclass(frozen=True)
+class Model:
+    """One architecture on one pool: its runs, a seed each."""
+
+    pool: str
+    name: str
+    records: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+    milliseconds: float
+
+    @property
+    def label(self) -> str:
+        """one 4.0, two 3.0 + 6.0 (8, l 1)"""
+        parts = self.name.split("_")
+        if parts[0] == "one":
+            return f"{parts[1]} Å"
+        return f"{parts[1]} + {parts[2]} Å ({parts[3]} channels, l ≤ {parts[4]})"
+
+    def figure(self, key: str) -> tuple[float, float]:
+        """Mean over the seeds, and its standard error (0 for one seed)."""
+        values = [float(e[key]) for e in self.errors]
+        return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+    def share(self, scale: int, of: str) -> float | None:
+        """Mean over the seeds of a scale's share; None of a model with one scale."""
+        shares = [record["scale_shares"][scale][of] for record in self.records if "scale_shares" in record]
+        return mean(shares) if shares else None
+
+
+def read_models(folder: Path) -> list[Model]:
+    """All models with finished runs, timed."""
+    found = []
+    for pool in sorted(p for p in folder.iterdir() if p.is_dir()):
+        runs = {}
+        for name in sorted(p for p in pool.iterdir() if p.is_dir()):
+            done = [r for r in sorted(name.iterdir()) if (r / "test_metrics.json").is_file()]
+            if done:
+                runs[name.name] = done
+        times = measure({name: done[0] for name, done in runs.items()})
+        for name, done in runs.items():
+            records = [json.loads((r / "record.json").read_text()) for r in done]
+            errors = [json.loads((r / "test_metrics.json").read_text())["overall"] for r in done]
+            found.append(Model(pool.name, name, records, errors, times[name]))
+    return found
+
+
+def measure(runs: dict[str, Path]) -> dict[str, float]:
+    """Milliseconds of CPU of energy and forces of one frame, by model; medians over rounds in turns."""
+    torch.set_num_threads(1)
+    calls, samples = {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        config = OmegaConf.load(run / "config.yaml")
+        test = load_pool(typed(PoolSpec, config.pool, "pool")).test
+        model = load_model(run / "model.safetensors").eval()
+        frames = [test[i] for i in range(0, len(test), max(1, len(test) // FRAMES))][:FRAMES]
+        lists = [neighbor_list(f.positions, f.cell, f.pbc, model.cutoff) for f in frames]
+        calls[name] = (model, collate(frames, lists, model.atomic_numbers))
+    for _ in range(ROUNDS):
+        for name, (model, batch) in calls.items():
+            start = time.process_time()
+            model(batch)
+            samples[name].append(1e3 * (time.process_time() - start) / FRAMES)
+    return {name: median(values[1:]) for name, values in samples.items()}
+
+
+def picture(models: Sequence[Model], path: Path) -> None:
+    """Force error against time for each pool, with the seeds' standard errors."""
+    pools = sorted({m.pool for m in models})
+    figure, panels = plt.subplots(1, len(pools), figsize=(5.2 * len(pools), 4.0), squeeze=False)
+    for axes, pool in zip(panels[0], pools, strict=True):
+        for kind, colour, marker in (("one", "#1F2933", "s"), ("two", "#E8590C", "o")):
+            own = [m for m in models if m.pool == pool and m.name.startswith(kind)]
+            if not own:
+                continue
+            y = [m.figure("force_rmse") for m in own]
+            axes.errorbar(
+                [m.milliseconds for m in own],
+                [v for v, _ in y],
+                yerr=[e for _, e in y],
+                fmt=marker,
+                color=colour,
+                capsize=2,
+                label=f"{kind} scale{'s' if kind == 'two' else ''}",
+            )
+            for m, (v, _) in zip(own, y, strict=True):
+                axes.annotate(
+                    m.label, (m.milliseconds, v), fontsize=6, xytext=(4, 3), textcoords="offset points"
+                )
+        axes.set(title=pool, xlabel="CPU ms a frame, energy and forces", ylabel="test force RMSE, meV/Å")
+        axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def table(models: Sequence[Model]) -> list[str]:
+    """Markdown rows of one pool, the least force error first."""
+    headings = ["scales", "forces meV/Å", "energy meV/atom", "ms a frame"]
+    headings += ["long scale's share of energies, forces", "seeds"]
+    lines = [f"| {' | '.join(headings)} |", "| --- | --- | --- | --- | --- | --- |"]
+    for m in sorted(models, key=lambda m: m.figure("force_rmse")[0]):
+        force, energy = m.figure("force_rmse"), m.figure("energy_rmse")
+        long = (m.share(1, "energy"), m.share(1, "forces")) if m.name.startswith("two") else (None, None)
+        share = "–" if None in long else f"{long[0]:.0%}, {long[1]:.0%}"
+        lines.append(
+            f"| {m.label} | {force[0]:.1f} ± {force[1]:.1f} | {energy[0]:.2f} ± {energy[1]:.2f} "
+            f"| {m.milliseconds:.1f} | {share} | {len(m.errors)} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Writes the page and its picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
+    arguments = parser.parse_args()
+    models = read_models(arguments.folder)
+    if not models:
+        raise SystemExit(f"{arguments.folder}: no finished run in POOL/NAME/SEED below it")
+    (arguments.docs / "pictures").mkdir(exist_ok=True)
+    picture(models, arguments.docs / "pictures" / "multiscale.png")
+    steps = sorted({r["steps"] for m in models for r in m.records})
+    lines = [
+        "# One scale and two",
+        "",
+        "MS-MACE with 16 channels, correlation 3 and two layers, trained on 200 frames chosen by d_optimal "
+        f"for {', '.join(map(str, steps))} steps (`scripts/multiscale_study.sh`); test errors, mean over "
+        "seeds ± standard error. The short scale has 16 channels and l ≤ 2. Times are CPU milliseconds of "
+        "one thread. A scale's share is what changes in the predictions when it sends no messages.",
+        "",
+        "![force error against time](pictures/multiscale.png)",
+    ]
+    for pool in sorted({m.pool for m in models}):
+        lines += ["", f"## {pool}", "", *table([m for m in models if m.pool == pool])]
+    (arguments.docs / "multiscale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
