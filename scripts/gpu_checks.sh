@@ -18,7 +18,7 @@ PY
     "$python" -c "import torch; print('torch', torch.__version__, 'cuda', torch.version.cuda)"
 } | tee "$out/hardware.txt"
 
-# 1. correctness: the tests marked gpu (parity of CPU and CUDA, a training run, resume)
+# 1. correctness: the tests marked gpu (parity of the backends on CUDA and with the CPU, a training run, resume)
 "$python" -m pytest -m gpu --timeout 600 | tee "$out/tests.txt"
 
 # 2. the default run, three seeds
@@ -41,3 +41,6 @@ unset MSMLFF_CACHE
 "$python" -m msmlff.app compare device=cuda learner=network selector=full,random,cpd,fps,fps_environments,direct,d_optimal \
     budgets=[25,100,400] selection_seed=1,2,3,4,5,6 hydra.launcher.n_jobs=4 \
     hydra.sweep.dir="$out/comparison" | tee "$out/comparison.txt"
+
+# 6. the Triton kernels one by one against the GPU's ceilings, other tiles, cuEquivariance where it is installed
+"$python" scripts/gpu_kernels.py --sweep --out "$out"

@@ -201,7 +201,8 @@ def _e0_rows(data: Mapping[str, Any], most: int = 8) -> list[tuple[str, str]]:
 def _model_rows(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("parameters", f"{model['parameters']:,}" if "parameters" in model else NOTHING)]
     for scale in model.get("scales", ()):
-        rows.append((f"below {scale['cutoff']:g} Å", f"{scale['channels']} channels, l ≤ {scale['l_max']}"))
+        size = scale.get("functions") or f"{scale['channels']} channels, l ≤ {scale['l_max']}"
+        rows.append((f"below {scale['cutoff']:g} Å", size))
         if scale.get("neighbors") is not None:
             rows.append(("", f"{figure(scale['neighbors'])} neighbours per atom"))
     return rows

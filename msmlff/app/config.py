@@ -270,6 +270,10 @@ _PLAIN: dict[str, _Check] = {
     "threads": (lambda v: v is None or _whole(1, v), "a whole number >= 1, or null for all cores"),
     "dtype": (lambda v: v in ("float32", "float64"), "float32 or float64"),
     "device": (lambda v: v in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+    "ops.backend": (
+        lambda v: v in ("auto", "reference", "torch", "cpu", "triton"),
+        "auto, reference, torch, cpu or triton",
+    ),
     "gate": (lambda v: isinstance(v, bool), "true or false"),
     "report": (lambda v: isinstance(v, bool), "true or false"),
     "map": (lambda v: isinstance(v, bool), "true or false"),

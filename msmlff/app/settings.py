@@ -11,7 +11,7 @@ from msmlff.errors import InputError
 
 # the rest: where and how it runs, what it shows. A pool may move: its content is checked by its hash.
 EDITABLE = (
-    "tags", "logger", "report", "gate", "device", "threads", "pool.path",
+    "tags", "logger", "report", "gate", "device", "threads", "ops", "pool.path",
     "training.workers", "training.log_every", "training.checkpoint_seconds",
 )  # fmt: skip
 FREE = ("choices", "overrides", *EDITABLE)

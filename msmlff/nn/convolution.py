@@ -92,4 +92,4 @@ class ScaleConvolution(nn.Module):
         else:
             table = self.down([features.unsqueeze(1)]).squeeze(1)
             sums = species_convolution(table, species, phi, weight, self.paths, edges)
-        return edges.blocks.unsort(self.up(sums) * (1.0 / self.norm))
+        return edges.in_order_of_atoms(self.up(sums) * (1.0 / self.norm))

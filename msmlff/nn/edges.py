@@ -1,12 +1,13 @@
-"""The edges of one scale, laid out for batched matrix products.
+"""The edges of one scale, laid out as the operations' backend reads them: sorted rows, or padded blocks.
 
-Rows of similar length are padded to rectangles ("blocks"), so that a sum over the neighbours of an atom is a
+In blocks, rows of similar length are padded to rectangles, so that a sum over the neighbours of an atom is a
 small dense product and nothing of size edges x channels x (l, m) has to be written to memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,35 @@ from torch import Tensor
 #: Rows of a block; more blocks pad less but launch more.
 _ROWS_PER_BLOCK = 96
 _MAX_BLOCKS = 8
+
+
+@dataclass(frozen=True)
+class Rows:
+    """CSR rows: the edges of each receiver one after the other, nothing padded.
+
+    Attributes:
+        sender: [edges] long.
+        receiver: [edges] long, ascending.
+        row_ptr: [atoms + 1] long, edges received by atom i are ``row_ptr[i]:row_ptr[i + 1]``.
+    """
+
+    sender: Tensor
+    receiver: Tensor
+    row_ptr: Tensor
+
+    @classmethod
+    def build(cls, sender: Tensor, receiver: Tensor, num_atoms: int) -> Rows:
+        """Rows of edges [edges] long whose receivers ascend."""
+        atoms = torch.arange(num_atoms + 1, device=receiver.device)
+        receiver = receiver.contiguous()
+        return cls(sender.contiguous(), receiver, torch.searchsorted(receiver, atoms))
+
+    @cached_property
+    def by_sender(self) -> tuple[Tensor, Tensor]:
+        """[edges] long, the edges sorted by sender (stable); [atoms + 1] long, where each sender's begin."""
+        ordered, order = torch.sort(self.sender, stable=True)
+        atoms = torch.arange(len(self.row_ptr), device=ordered.device)
+        return order, torch.searchsorted(ordered, atoms)
 
 
 @dataclass(frozen=True)
@@ -69,16 +99,28 @@ class RowBlocks:
 
 @dataclass(frozen=True)
 class ScaleEdges:
-    """Edges of one scale, in the slots of its blocks.
+    """Edges of one scale: an item an edge, or, padded, an item a slot of the blocks.
 
     Attributes:
-        blocks: the layout.
-        sender: [slots] long; 0 in empty slots, where ``radial`` is zero.
-        radial: [slots, num_bessel] radial basis times the cutoff.
-        harmonics: [slots, (l_max + 1)^2].
+        rows: the layout.
+        sender: [items] long; 0 in empty slots, where ``radial`` is zero.
+        radial: [items, num_bessel] radial basis times the cutoff.
+        harmonics: [items, (l_max + 1)^2].
+        backend: the backend of ``nn.ops`` they are laid out for.
     """
 
-    blocks: RowBlocks
+    rows: Rows | RowBlocks
     sender: Tensor
     radial: Tensor
     harmonics: Tensor
+    backend: str
+
+    @property
+    def blocks(self) -> RowBlocks:
+        """The layout, where it is padded."""
+        assert isinstance(self.rows, RowBlocks)
+        return self.rows
+
+    def in_order_of_atoms(self, rows: Tensor) -> Tensor:
+        """[atoms, ...] as the convolution of the backend returns them -> in the order of the atoms."""
+        return self.rows.unsort(rows) if isinstance(self.rows, RowBlocks) else rows

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from msmlff.nn.constant import Constant
-from msmlff.nn.ops.perceptron import radial_network
+from msmlff.nn.ops import radial_network
 
 #: Factor that gives silu(z), z standard normal, a second moment of one. The digits are those of e3nn's
 #: ``normalize2mom``, a Monte Carlo estimate of fixed seed, so that converted weights keep their meaning.

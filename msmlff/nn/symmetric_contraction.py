@@ -52,13 +52,7 @@ class SymmetricContraction(nn.Module):
             torch.cat(list(self.weights[l * n : (l + 1) * n]), dim=1) for l in range(self.l_out_max + 1)
         ]
         couplings = [coupling(features) for coupling in self._couplings]
-        parts = groups.split(features)
-        return groups.join(
-            [
-                symmetric_contraction(part, [w[z] for w in weights], couplings, self._table)
-                for z, part in enumerate(parts)
-            ]
-        )
+        return symmetric_contraction(features, weights, couplings, self._table, groups)
 
 
 def _stack(tables: list[np.ndarray]) -> np.ndarray:

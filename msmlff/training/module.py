@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from msmlff.data.batch import Batch
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
+from msmlff.nn.ops.twice import backward
 from msmlff.training.divergence import DivergenceGuard
 from msmlff.training.ema import averaged_copy, update_average
 from msmlff.training.loss import TARGETS, Loss
@@ -99,7 +100,7 @@ class ForceFieldModule(pl.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the weights alone: those of positions and edges would cost a sixth of the step."""
-        loss.backward(inputs=[p for p in self.model.parameters() if p.requires_grad])
+        backward(loss, self.model.parameters())
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step: warm-up of a plateau schedule before it, the averaged weights after it."""

@@ -1,20 +1,81 @@
-"""The operations that take the time, one function each.
+"""The operations that take the time, one function each, and their backends.
 
-``reference`` holds them in plain PyTorch. The functions exported here are derived by hand to second order, in
-pieces that stay in the processor's cache; they equal the reference to rounding.
+``reference`` says what they compute; the other backends equal it to rounding, with their first and second
+derivatives. Which one is used: ``backends``.
 """
 
-from msmlff.nn.ops.contraction import symmetric_contraction
-from msmlff.nn.ops.neighbor_sum import convolution
-from msmlff.nn.ops.perceptron import radial_network
-from msmlff.nn.ops.species_sum import species_convolution
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from msmlff.nn.ops.backends import (
+    available_backends,
+    backend_for,
+    check_backend,
+    kernels,
+    set_backend,
+    use_backend,
+)
 from msmlff.nn.ops.types import MonomialTable, Path
+
+if TYPE_CHECKING:
+    from msmlff.nn.edges import ScaleEdges
+    from msmlff.nn.species import SpeciesGroups
 
 __all__ = [
     "MonomialTable",
     "Path",
+    "available_backends",
+    "check_backend",
     "convolution",
     "radial_network",
+    "set_backend",
     "species_convolution",
     "symmetric_contraction",
+    "use_backend",
 ]
+
+
+def convolution(
+    features: Tensor,
+    phi: Tensor,
+    weight: Tensor,
+    couplings: Sequence[Tensor],
+    paths: Sequence[Path],
+    edges: ScaleEdges,
+) -> list[Tensor]:
+    """See ``reference.convolution``."""
+    function = kernels(edges.backend).convolution
+    result: list[Tensor] = function(features, phi, weight, couplings, paths, edges)
+    return result
+
+
+def species_convolution(
+    table: Tensor, species: Tensor, phi: Tensor, weight: Tensor, paths: Sequence[Path], edges: ScaleEdges
+) -> list[Tensor]:
+    """See ``reference.species_convolution``."""
+    function = kernels(edges.backend).species_convolution
+    result: list[Tensor] = function(table, species, phi, weight, paths, edges)
+    return result
+
+
+def radial_network(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """See ``reference.radial_network``."""
+    result: Tensor = kernels(backend_for(x.device).name).radial_network(x, weights)
+    return result
+
+
+def symmetric_contraction(
+    features: Tensor,
+    weights: Sequence[Tensor],
+    couplings: Sequence[Tensor],
+    table: MonomialTable,
+    groups: SpeciesGroups,
+) -> Tensor:
+    """See ``reference.symmetric_contraction``."""
+    function = kernels(backend_for(features.device).name).symmetric_contraction
+    result: Tensor = function(features, weights, couplings, table, groups)
+    return result

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from msmlff.nn.edges import ScaleEdges
+from msmlff.nn.ops import twice
+from msmlff.nn.ops.twice import Gradients, Tensors
 from msmlff.nn.ops.types import Path
 
 
@@ -30,7 +30,7 @@ def convolution(
 ) -> list[Tensor]:
     """As ``reference.convolution``, differentiable twice."""
     spec = _Spec(tuple(paths), tuple(couplings), edges, weight.shape[2])
-    return list(_Convolution.apply(features, phi, weight, edges.harmonics, spec))
+    return list(twice.apply(_Convolution(spec), features, phi, weight, edges.harmonics))
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,17 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, h: Tensor, phi: Tensor, weight: Tensor, y: Tensor, spec: _Spec
-    ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(h, phi, weight, y)
-        ctx.spec = spec
-        out = spec.outputs(h)
+class _Convolution:
+    """(h, phi, W, Y) -> A of each l3."""
+
+    kinds: tuple[str, ...] = ("features", "features", "weight", "geometry")
+
+    def __init__(self, spec: _Spec) -> None:
+        self.spec = spec
+
+    def value(self, inputs: Tensors) -> Tensors:
+        h, phi, weight, y = inputs
+        spec, out = self.spec, self.spec.outputs(h)
         for block in spec.blocks():
             sent = h.index_select(0, spec.edges.sender[block.slots])
             phi_b, y_b = phi[block.slots], y[block.slots]
@@ -124,34 +127,12 @@ class _Convolution(torch.autograd.Function):
                 message = (phi_b @ weight[p]).unsqueeze(1) * sent[:, _lm(path.l1)]
                 q = _angular(y_b, path, spec.couplings[p])
                 out[path.l3][block.rows, :, spec.column(p)] = block.sum(q, message)
-        return tuple(out)
+        return out
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        needed = tuple(ctx.needs_input_grad[:4])
-        return (*_Gradient.apply(*ctx.saved_tensors, ctx.spec, needed, *grads), None)
-
-
-class _Gradient(torch.autograd.Function):
-    """(h, phi, W, Y, dE/dA) -> dE/d(h, phi, W, Y)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        h: Tensor,
-        phi: Tensor,
-        weight: Tensor,
-        y: Tensor,
-        spec: _Spec,
-        needed: tuple[bool, bool, bool, bool],
-        *grads: Tensor,
-    ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(h, phi, weight, y, *grads)
-        ctx.spec = spec
-        ctx.set_materialize_grads(False)
-        need_h, need_phi, need_weight, need_y = needed
-        grad_h, grad_weight = torch.zeros_like(h), torch.zeros_like(weight)
-        grad_phi, grad_y = torch.zeros_like(phi), torch.zeros_like(y)
+    def gradient(self, inputs: Tensors, grads: Tensors, needed: Sequence[bool]) -> Gradients:
+        h, phi, weight, y = inputs
+        spec, (need_h, need_phi, need_weight, need_y) = self.spec, needed
+        grad_h, grad_phi, grad_weight, grad_y = results = [torch.zeros_like(t) for t in inputs]
         for block in spec.blocks():
             sender = spec.edges.sender[block.slots]
             sent, phi_b, y_b = h.index_select(0, sender), phi[block.slots], y[block.slots]
@@ -172,17 +153,15 @@ class _Gradient(torch.autograd.Function):
                     grad_sent[:, lm].addcmul_(grad_message, radial.unsqueeze(1))
             if need_h:
                 grad_h.index_add_(0, sender, grad_sent)
-        results = (grad_h, grad_phi, grad_weight, grad_y)
-        return tuple(r if n else None for r, n in zip(results, needed, strict=True))
+        return [r if n else None for r, n in zip(results, needed, strict=True)]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
-        h, phi, weight, y, *grads = ctx.saved_tensors
-        second = _SecondDerivative(ctx.spec, (h, phi, weight, y), grads, v)
-        for block in ctx.spec.blocks():
+    def second(
+        self, inputs: Tensors, grads: Tensors, v: Gradients, needed: Sequence[bool]
+    ) -> tuple[Gradients, Tensors]:
+        second = _SecondDerivative(self.spec, inputs, grads, v, needed)
+        for block in self.spec.blocks():
             second.add(block)
-        return (*second.inputs, None, None, *second.grads)
+        return second.inputs, second.grads
 
 
 class _SecondDerivative:
@@ -191,11 +170,13 @@ class _SecondDerivative:
     def __init__(
         self,
         spec: _Spec,
-        inputs: tuple[Tensor, Tensor, Tensor, Tensor],
-        grads: Sequence[Tensor],
-        v: Sequence[Tensor | None],
+        inputs: Tensors,
+        grads: Tensors,
+        v: Gradients,
+        needed: Sequence[bool],
     ) -> None:
         self.spec, self.values, self.given = spec, inputs, grads
+        self.need_y = needed[3]
         self.v = [torch.zeros_like(x) if d is None else d for x, d in zip(inputs, v, strict=True)]
         self.moves_weight = v[2] is not None
         self.inputs = tuple(torch.zeros_like(x) for x in inputs)
@@ -220,7 +201,8 @@ class _SecondDerivative:
             vmessage = (vradial.unsqueeze(1) * sent[:, lm]).addcmul_(radial.unsqueeze(1), vsent[:, lm])
             out = block.sum(q, vmessage).add_(block.sum(vq, message))
             self.grads[path.l3][block.rows, :, spec.column(p)] = out
-            _add_angular(out_y[block.slots], block.project(vmessage, grad), path, coupling)
+            if self.need_y:
+                _add_angular(out_y[block.slots], block.project(vmessage, grad), path, coupling)
 
             along_q, along_vq = block.spread(q, grad), block.spread(vq, grad)
             of_vradial = _dot(along_q, sent[:, lm])

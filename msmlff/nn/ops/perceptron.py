@@ -6,13 +6,14 @@ cache, and hidden layers are computed again in the backward passes rather than s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from msmlff.nn.ops import twice
+from msmlff.nn.ops.twice import Gradients, Tensors
 
 #: Numbers of one layer's piece.
 _PIECE = 1 << 16
@@ -20,15 +21,16 @@ _PIECE = 1 << 16
 
 def radial_network(x: Tensor, weights: list[Tensor]) -> Tensor:
     """silu(.. silu(x W_1) .. W_n): [items, inputs] -> [items, outputs], differentiable twice."""
-    return _Network.apply(x, *weights)
+    (out,) = twice.apply(_Network(), x, *weights)
+    return out
 
 
-def _pieces(x: Tensor, weights: tuple[Tensor, ...]) -> Iterator[slice]:
+def _pieces(x: Tensor, weights: Sequence[Tensor]) -> Iterator[slice]:
     step = max(1, _PIECE // max(w.shape[1] for w in weights))
     return (slice(a, a + step) for a in range(0, x.shape[0], step))
 
 
-def _forward(x: Tensor, weights: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+def _forward(x: Tensor, weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Activations a_0 .. a_n and arguments z_1 .. z_n."""
     a, z = [x], []
     for weight in weights:
@@ -37,51 +39,44 @@ def _forward(x: Tensor, weights: tuple[Tensor, ...]) -> tuple[list[Tensor], list
     return a, z
 
 
-class _Network(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(x, *weights)
+class _Network:
+    """(x, W_1 .. W_n) -> a_n."""
+
+    kinds: tuple[str, ...] = ("geometry", "weight")
+
+    def value(self, inputs: Tensors) -> Tensors:
+        x, *weights = inputs
         out = x.new_empty(x.shape[0], weights[-1].shape[1])
         for piece in _pieces(x, weights):
             out[piece] = _forward(x[piece], weights)[0][-1]
-        return out
+        return [out]
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        needed = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:]))
-        return _Gradient.apply(needed, grads[0], *ctx.saved_tensors)
-
-
-class _Gradient(torch.autograd.Function):
-    """(dE/da_n, x, W) -> dE/d(x, W)."""
-
-    @staticmethod
-    def forward(ctx: Any, needed: tuple[bool, bool], grad: Tensor, x: Tensor, *weights: Tensor) -> tuple:
-        ctx.save_for_backward(grad, x, *weights)
-        ctx.set_materialize_grads(False)
+    def gradient(self, inputs: Tensors, grads: Tensors, needed: Sequence[bool]) -> Gradients:
+        x, *weights = inputs
         grad_x, grad_weights = torch.empty_like(x), [torch.zeros_like(w) for w in weights]
+        need_x, need_weights = needed[0], any(needed[1:])
         for piece in _pieces(x, weights):
             a, z = _forward(x[piece], weights)
-            g = grad[piece]
+            g = grads[0][piece]
             for l in range(len(weights) - 1, -1, -1):
                 g = torch.ops.aten.silu_backward(g, z[l])
-                if needed[1]:
+                if need_weights:
                     grad_weights[l].addmm_(a[l].t(), g)
-                if l or needed[0]:
+                if l or need_x:
                     g = g @ weights[l].t()
-            if needed[0]:
+            if need_x:
                 grad_x[piece] = g
-        return (grad_x if needed[0] else None, *(grad_weights if needed[1] else [None] * len(weights)))
+        return [grad_x if need_x else None, *(grad_weights if need_weights else [None] * len(weights))]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, x, *weights = ctx.saved_tensors
-        out_grad, out_x = torch.empty_like(grad), torch.empty_like(x)
+    def second(
+        self, inputs: Tensors, grads: Tensors, v: Gradients, needed: Sequence[bool]
+    ) -> tuple[Gradients, Tensors]:
+        x, *weights = inputs
+        out_grad, out_x = torch.empty_like(grads[0]), torch.empty_like(x)
         out_weights = [torch.zeros_like(w) for w in weights]
-        for piece in _pieces(x, tuple(weights)):
-            out_grad[piece], out_x[piece] = _second(piece, grad, x, weights, v, out_weights)
-        return (None, out_grad, out_x, *out_weights)
+        for piece in _pieces(x, weights):
+            out_grad[piece], out_x[piece] = _second(piece, grads[0], x, weights, v, out_weights)
+        return [out_x, *out_weights], [out_grad]
 
 
 def _second(
@@ -89,7 +84,7 @@ def _second(
     grad: Tensor,
     x: Tensor,
     weights: list[Tensor],
-    v: tuple[Tensor | None, ...],
+    v: Gradients,
     out_weights: list[Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Gradient of <v, dE/d(x, W)> by dE/da_n and by x; that by W is added to ``out_weights``.
@@ -98,7 +93,7 @@ def _second(
     and then down along a's.
     """
     layers = range(len(weights))
-    a, z = _forward(x[piece], tuple(weights))
+    a, z = _forward(x[piece], weights)
     sigma = [torch.sigmoid(argument) for argument in z]
     slope = [s * (1 + argument * (1 - s)) for s, argument in zip(sigma, z, strict=True)]
     g, u = grad[piece], [grad] * len(weights)
