@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test
-from scipy.stats import spearmanr
+from scipy.stats import permutation_test, spearmanr
 
 from msmlff.analysis.comparison_tests import (
     area_weights,
