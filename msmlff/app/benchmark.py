@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, nequip_request, request
-from msmlff.app.runtime import device_name, versions
+from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
 
 _TITLES = {"train": "training step", "evaluate": "energy + forces"}
@@ -41,7 +41,7 @@ def benchmark_command(arguments: list[str]) -> int:
     result = {
         "setting": asdict(setting),
         "allocators": allocators,
-        "machine": device_name(setting.device),
+        "machine": cpu_model() if setting.device == "cpu" else device_name(setting.device),
         "load_average": os.getloadavg()[0],
         "versions": versions(),
         "runs": runs,
