@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from msmlff.app.config import check_values, config_folder
 from msmlff.app.record import now, write_json
-from msmlff.app.runtime import command_line, device_name, pick_device, shown_path, versions
+from msmlff.app.runtime import command_line, cpu_model, device_name, pick_device, shown_path, versions
 from msmlff.app.settings import deciding
 from msmlff.errors import InputError
 
@@ -117,7 +118,7 @@ def keep_settings(
         "commands": [],
         "started": now(),
         "versions": versions(),
-        "hardware": device_name(pick_device(config.device)),
+        "hardware": _hardware(pick_device(config.device)),
         "settings": decides,
     }
     if path.is_file():
@@ -135,6 +136,11 @@ def keep_settings(
         kept["commands"].append(command)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, kept)
+
+
+def _hardware(device: str) -> str:
+    cores = f"{cpu_model()}, {os.cpu_count()} cores"
+    return cores if device == "cpu" else f"{cores}; {device_name(device)}"
 
 
 class ComparisonPage(Callback):

@@ -27,7 +27,7 @@ from msmlff.nn.segment import row_pointer, segment_spread, segment_sum
 #: Factor on cos(theta); see the module's docstring.
 COSINE_FACTOR = 0.95
 #: Triples worked on at a time; more of them are computed again in the backward pass instead of kept.
-MAX_TRIPLES = 500_000
+MAX_TRIPLES = 200_000
 
 
 class CosineCutoff(nn.Module):
