@@ -403,7 +403,7 @@ def _model_section(run: RunFolder) -> Section:
     if len(shares) == len(rows):
         headings += ("share of energies", "share of forces")
         rows = [
-            (*row, f"{share['energy']:.1%}", f"{share['forces']:.1%}")
+            (*row, f"{100 * share['energy']:.1f} %", f"{100 * share['forces']:.1f} %")
             for row, share in zip(rows, shares, strict=True)
         ]
         note = "A share is what changes in the predictions when the scale sends no messages."

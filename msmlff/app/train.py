@@ -223,7 +223,9 @@ def _share(run_: Prepared, result: FitResult, record: Record, device: str, conso
         return
     shares = scale_shares(model, frames, run_.spec, device)
     record.update(scale_shares=[asdict(share) for share in shares])
-    texts = [f"{s.cutoff:g} Å {s.energy:.1%} of energies, {s.forces:.1%} of forces" for s in shares]
+    texts = [
+        f"{s.cutoff:g} Å {100 * s.energy:.1f} % of energies, {100 * s.forces:.1f} % of forces" for s in shares
+    ]
     console.print(f"    scales  {'; '.join(texts)}", highlight=False, soft_wrap=True)
 
 

@@ -48,7 +48,7 @@ def test_complete_run(tmp_path):
         "group-energy", "group-force", "group-stress",
         "force-size", "force-size-relative", "force-direction",
     }  # fmt: skip
-    for text in ("share of forces", "97.2%", "11.3%", "sends no messages"):
+    for text in ("share of forces", "97.2 %", "11.3 %", "sends no messages"):
         assert text in page
     assert 'class="notice' not in page
     assert re.search(r"labels</t[hd]>\s*<td[^>]*>PBE<", page)
