@@ -5,7 +5,6 @@ With a cached descriptor the command takes less time than torch takes to import:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from msmlff import __version__
-from msmlff.analysis.map_process import MapProcess
 from msmlff.app.choose import Choice, choose, descriptor_of
 from msmlff.app.config import build, check_values, typed
-from msmlff.app.folder import CHART, MAP, claim_for_distill
+from msmlff.app.folder import MAP, claim_for_distill
 from msmlff.app.guard import Job, run_guarded
 from msmlff.app.record import Record, now
 from msmlff.app.runtime import command_line, git_revision, keep_freed_memory, limit_threads, shown_path
 from msmlff.data.pools import Pool, PoolSpec, load_pool
 from msmlff.distill.coverage_table import coverage_table
+from msmlff.distill.pool_map import PoolMap
 from msmlff.distill.selection import Selection
 
 
@@ -55,21 +54,6 @@ def run(config: DictConfig, job: Job, console: Console) -> None:
     keep_freed_memory()
     limit_threads(config.threads)
     spec = typed(PoolSpec, config.pool, "pool")
-    with MapProcess() if config.map and config.get("descriptor") is not None else nullcontext() as painter:
-        selection, pool = _choose(config, spec, job.folder, console, painter)
-        _show(pool, selection, console)
-        if painter is not None:
-            painter.wait()
-    for label, name in (("frames", "selected.extxyz"), ("record", "selection.json"), ("map", MAP)):
-        if (job.folder / name).is_file():
-            console.print(f"{label:>8}  {shown_path(job.folder / name)}", highlight=False, soft_wrap=True)
-    record.update(status="finished", finished=now())
-
-
-def _choose(
-    config: DictConfig, spec: PoolSpec, folder: Path, console: Console, painter: MapProcess | None
-) -> tuple[Selection, Pool]:
-    """Read the pool and choose from it; the painter starts to draw."""
     with console.status(f"reading pool {spec.name}"):
         # every frame of a single file is up for choice: nothing is split off for validation
         pool = load_pool(replace(spec, fractions={}))
@@ -78,19 +62,24 @@ def _choose(
         build(config.selector, "selector"),
         descriptor_of(config, config.device),
         Choice.of(config),
-        folder,
+        job.folder,
         console,
     )
-    if painter is not None and chart is not None:
-        title = (
-            f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {selection.record['selector']}"
-        )
-        painter.draw(folder / CHART, folder / MAP, title, spec.group_label or spec.keys.group or "group")
-    return selection, pool
+    if chart is not None and config.map:
+        _draw(chart, job.folder, selection, spec)
+    _show(pool, selection, job.folder, console)
+    record.update(status="finished", finished=now())
 
 
-def _show(pool: Pool, selection: Selection, console: Console) -> None:
-    """What was chosen, and what it covers."""
+def _draw(chart: PoolMap, folder: Path, selection: Selection, spec: PoolSpec) -> None:
+    from msmlff.analysis.map_figure import save_map  # matplotlib
+
+    title = f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {selection.record['selector']}"
+    save_map(chart, folder / MAP, title, spec.group_label or spec.keys.group or "group")
+
+
+def _show(pool: Pool, selection: Selection, folder: Path, console: Console) -> None:
+    """What was chosen, what it covers, where it is."""
     record = selection.record
     atoms = f", {record['atoms']} atoms" if len(set(pool.train.num_atoms.tolist())) > 1 else ""
     beside = f", beside {len(record['reference'])} of the reference" if record["reference"] else ""
@@ -105,3 +94,6 @@ def _show(pool: Pool, selection: Selection, console: Console) -> None:
         table.add_row(f"  {escape(name)}", escape(text))
     if table.row_count:
         console.print(table)
+    for label, name in (("frames", "selected.extxyz"), ("record", "selection.json"), ("map", MAP)):
+        if (folder / name).is_file():
+            console.print(f"{label:>8}  {shown_path(folder / name)}", highlight=False, soft_wrap=True)

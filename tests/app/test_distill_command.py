@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 
 from msmlff.analysis.map_figure import save_map
-from msmlff.analysis.map_process import MapProcess
 from msmlff.app import cli, guard
 from msmlff.app.folder import FILES, LAST
 from msmlff.data.formats import read_frames, write_frames
 from msmlff.distill.pool_map import PoolMap
-from msmlff.errors import InputError
 from msmlff.training import checkpoints
 
 
@@ -210,19 +208,3 @@ def test_a_sweep_has_a_folder_by_default(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("outputs/distill-sweep/*/*/selection.json"))) == 2
-
-
-def test_a_map_that_cannot_be_drawn_says_so(tmp_path: Path) -> None:
-    with MapProcess() as process:
-        process.draw(tmp_path / "absent.npz", tmp_path / "map.png", "a pool", "density")
-        with pytest.raises(
-            InputError, match=r"map\.png: the map could not be drawn .*absent\.npz.*map=false"
-        ):
-            process.wait()
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_process_stays_behind_where_nothing_was_drawn(tmp_path: Path) -> None:
-    with MapProcess() as process:
-        pass
-    assert process._process.returncode is not None
