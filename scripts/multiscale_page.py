@@ -137,7 +137,7 @@ def table(models: Sequence[Model]) -> list[str]:
     for m in sorted(models, key=lambda m: m.figure("force_rmse")[0]):
         force, energy = m.figure("force_rmse"), m.figure("energy_rmse")
         long = (m.share(1, "energy"), m.share(1, "forces")) if m.name.startswith("two") else (None, None)
-        share = "–" if None in long else f"{long[0]:.0%}, {long[1]:.0%}"
+        share = "–" if None in long else f"{100 * long[0]:.0f} %, {100 * long[1]:.0f} %"
         lines.append(
             f"| {m.label} | {force[0]:.1f} ± {force[1]:.1f} | {energy[0]:.2f} ± {energy[1]:.2f} "
             f"| {m.milliseconds:.1f} | {share} | {len(m.errors)} |"

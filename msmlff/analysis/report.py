@@ -395,9 +395,17 @@ def _model_section(run: RunFolder) -> Section:
     if not model:
         section.missing.append("record.json says nothing of the model.")
         return section
-    keys = ("cutoff", "channels", "l_max", "neighbors")
-    rows = [tuple(_plain(scale.get(key)) for key in keys) for scale in model.get("scales", ())]
-    headings: tuple[str, ...] = ("cutoff / Å", "channels", "l max", "neighbours per atom")
+    columns = {
+        "cutoff": "cutoff / Å",
+        "channels": "channels",
+        "l_max": "l max",
+        "functions": "symmetry functions",
+        "neighbors": "neighbours per atom",
+    }
+    scales = model.get("scales", ())
+    columns = {key: name for key, name in columns.items() if any(key in scale for scale in scales)}
+    rows = [tuple(_plain(scale.get(key)) for key in columns) for scale in scales]
+    headings = tuple(columns.values())
     note = ""
     shares = run.record.get("scale_shares", ())
     if len(shares) == len(rows):
