@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,12 @@ from msmlff.nn.spherical import SphericalHarmonics
 class MessagePassingModel(ScaledForceField):
     """E_i = E0 + shift + scale * sum over readouts of Readout(h_i), h the features after the last layers.
 
-    A subclass gives ``layers`` and ``readouts`` (one for each of the last layers). Arguments and errors are
-    those of ``ScaledForceField``.
+    A subclass gives the class of its layers and its readouts. Arguments and errors are those of
+    ``ScaledForceField``.
     """
 
     architecture: MessagePassingArchitecture
-    layers: nn.ModuleList
-    readouts: nn.ModuleList
+    layer: Callable[[Any, int, Sequence[float], int], MessagePassingLayer]
 
     def __init__(
         self,
@@ -47,6 +46,11 @@ class MessagePassingModel(ScaledForceField):
         self.radial_bases = nn.ModuleList(
             RadialBasis(s.cutoff, architecture.num_bessel, architecture.cutoff_power) for s in scales
         )
+        make, species = type(self).layer, len(self.atomic_numbers)
+        self.layers = nn.ModuleList(
+            make(architecture, species, self.norms, i) for i in range(architecture.layers)
+        )
+        self.readouts = nn.ModuleList(self.make_readouts())
 
     @property
     def norms(self) -> list[float]:
@@ -63,6 +67,10 @@ class MessagePassingModel(ScaledForceField):
 
     def features(self, batch: Batch) -> Tensor:
         return torch.cat([h[:, 0] for h in self._hidden(self.edge_vectors(batch), batch)], dim=1)
+
+    @abstractmethod
+    def make_readouts(self) -> list[nn.Module]:
+        """One for each of the last layers."""
 
     @abstractmethod
     def species_table(self) -> Tensor:

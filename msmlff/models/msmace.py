@@ -13,11 +13,10 @@ is MACE (Batatia et al., arXiv 2206.07697), number for number that of mace-torch
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from msmlff.data.statistics import Statistics
 from msmlff.models.architecture import MACEArchitecture, MSMACEArchitecture
 from msmlff.models.message_passing import MessagePassingLayer, MessagePassingModel, pad_rows
 from msmlff.nn.edges import ScaleEdges
@@ -25,31 +24,6 @@ from msmlff.nn.linear import EquivariantLinear, split_l
 from msmlff.nn.readout import LinearReadout, NonlinearReadout
 from msmlff.nn.species import SpeciesGroups, SpeciesLinear
 from msmlff.nn.symmetric_contraction import SymmetricContraction
-
-
-class MSMACE(MessagePassingModel):
-    """Multiscale MACE; arguments and errors are those of ``MessagePassingModel``."""
-
-    architecture: MSMACEArchitecture | MACEArchitecture
-
-    def __init__(
-        self,
-        atomic_numbers: Sequence[int],
-        e0s: Mapping[int, float] | Sequence[float],
-        architecture: MSMACEArchitecture | MACEArchitecture,
-        statistics: Statistics | None = None,
-    ) -> None:
-        super().__init__(atomic_numbers, e0s, architecture, statistics)
-        self.layers = nn.ModuleList(
-            _Layer(architecture, len(self.atomic_numbers), self.norms, i) for i in range(architecture.layers)
-        )
-        readouts: list[nn.Module] = [LinearReadout(architecture.channels) for _ in self.layers]
-        if len(readouts) > 1:
-            readouts[-1] = NonlinearReadout(architecture.channels, architecture.readout_hidden)
-        self.readouts = nn.ModuleList(readouts)
-
-    def species_table(self) -> Tensor:
-        return self.embedding * (1.0 / math.sqrt(self.embedding.shape[0]))
 
 
 class _Layer(MessagePassingLayer):
@@ -93,3 +67,19 @@ class _Layer(MessagePassingLayer):
             return out
         skipped = self.skip(table[species].unsqueeze(1) if h is None else h, groups)
         return out + pad_rows(skipped, out.shape[1])
+
+
+class MSMACE(MessagePassingModel):
+    """Multiscale MACE; arguments and errors are those of ``MessagePassingModel``."""
+
+    architecture: MSMACEArchitecture | MACEArchitecture
+    layer = _Layer
+
+    def make_readouts(self) -> list[nn.Module]:
+        readouts: list[nn.Module] = [LinearReadout(self.architecture.channels) for _ in self.layers]
+        if len(readouts) > 1:
+            readouts[-1] = NonlinearReadout(self.architecture.channels, self.architecture.readout_hidden)
+        return readouts
+
+    def species_table(self) -> Tensor:
+        return self.embedding * (1.0 / math.sqrt(self.embedding.shape[0]))

@@ -16,12 +16,11 @@ arXiv 2101.03164), number for number that of the nequip package with ``parity: f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from msmlff.data.statistics import Statistics
 from msmlff.models.architecture import MSNequIPArchitecture, NequIPArchitecture
 from msmlff.models.message_passing import MessagePassingLayer, MessagePassingModel
 from msmlff.nn.edges import ScaleEdges
@@ -29,31 +28,6 @@ from msmlff.nn.gate import gate
 from msmlff.nn.linear import EquivariantLinear
 from msmlff.nn.readout import LinearReadout, NonlinearReadout
 from msmlff.nn.species import SpeciesGroups, SpeciesLinear
-
-
-class MSNequIP(MessagePassingModel):
-    """Multiscale NequIP; arguments and errors are those of ``MessagePassingModel``."""
-
-    architecture: MSNequIPArchitecture | NequIPArchitecture
-
-    def __init__(
-        self,
-        atomic_numbers: Sequence[int],
-        e0s: Mapping[int, float] | Sequence[float],
-        architecture: MSNequIPArchitecture | NequIPArchitecture,
-        statistics: Statistics | None = None,
-    ) -> None:
-        super().__init__(atomic_numbers, e0s, architecture, statistics)
-        self.layers = nn.ModuleList(
-            _Layer(architecture, len(self.atomic_numbers), self.norms, i) for i in range(architecture.layers)
-        )
-        channels, hidden = architecture.channels, architecture.readout_hidden
-        self.readouts = nn.ModuleList(
-            [NonlinearReadout(channels, hidden) if hidden else LinearReadout(channels)]
-        )
-
-    def species_table(self) -> Tensor:
-        return self.embedding
 
 
 class _Layer(MessagePassingLayer):
@@ -89,3 +63,17 @@ class _Layer(MessagePassingLayer):
         if self.skip is not None:
             features = features + self.skip(h, groups)
         return gate(features, self.l_out)
+
+
+class MSNequIP(MessagePassingModel):
+    """Multiscale NequIP; arguments and errors are those of ``MessagePassingModel``."""
+
+    architecture: MSNequIPArchitecture | NequIPArchitecture
+    layer = _Layer
+
+    def make_readouts(self) -> list[nn.Module]:
+        channels, hidden = self.architecture.channels, self.architecture.readout_hidden
+        return [NonlinearReadout(channels, hidden) if hidden else LinearReadout(channels)]
+
+    def species_table(self) -> Tensor:
+        return self.embedding

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from ase.data import chemical_symbols
 from physics import E0S, SPECIES, ForceFieldContract, close, evaluate
 from systems import crystal, ethanol, make_batch
@@ -20,7 +18,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from msmlff.data.configuration import Configuration
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
-from msmlff.models import ANI, ANIArchitecture, build_model
+from msmlff.models import ANI, ANIArchitecture
 from msmlff.models.ani import ElementNetwork
 from msmlff.nn.symmetry_functions import AngularSum, CosineCutoff, species_pairs
 
@@ -221,13 +219,7 @@ def test_bad_statistics_are_named() -> None:
         ANI(SPECIES, E0S, ANIArchitecture(**SMALL), Statistics((1.0,), (0.0,), 1.0))
 
 
-def test_file_of_the_configuration_has_every_key() -> None:
-    keys = yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / "ani.yaml").read_text())
-    keys.pop("defaults", None)
-    assert keys.pop("_target_") == "msmlff.models.ANIArchitecture"
-    assert sorted(keys) == sorted(f.name for f in fields(ANIArchitecture))
-    model = build_model(ANIArchitecture(**keys), [1], [0.0])
-    assert isinstance(model, ANI)
-    assert model.cutoff == 5.1
+def test_the_last_radial_function_is_where_ani_2x_has_it() -> None:
+    model = ANI([1], [0.0], ANIArchitecture(cutoff=5.1, angular_cutoff=3.5))
     assert len(model.functions.grid.radial_shifts) == 16
     assert model.functions.grid.radial_shifts[-1] == pytest.approx(4.83125)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from physics import E0S, SPECIES, ForceFieldContract, evaluate
 from systems import crystal, ethanol, hydrogen, make_batch
 
 from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
-from msmlff.models import MACE, MSMACE, MACEArchitecture, MSMACEArchitecture, Scale, build_model
+from msmlff.models import MACE, MSMACE, MACEArchitecture, MSMACEArchitecture, Scale
 
 SHORT = {"cutoff": 2.6, "channels": 8, "l_max": 3, "radial_mlp": [8, 8]}
 LONG = {"cutoff": 4.4, "channels": 4, "l_max": 1, "radial_mlp": [6, 8]}
@@ -174,17 +172,3 @@ def test_bad_arguments_are_named(change: dict[str, Any], named: str) -> None:
     }
     with pytest.raises(InputError, match=named):
         MSMACE(**{**arguments, **change})
-
-
-@pytest.mark.parametrize("kind", [MACEArchitecture, MSMACEArchitecture])
-def test_files_of_the_configuration_have_every_key(kind: type) -> None:
-    """conf/model: what a user can set is what the architecture has."""
-    name = kind.__name__.removesuffix("Architecture")
-    keys = yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / f"{name.lower()}.yaml").read_text())
-    del keys["defaults"]
-    assert keys.pop("_target_") == f"msmlff.models.{kind.__name__}"
-    assert sorted(keys) == sorted(f.name for f in fields(kind))
-    architecture = kind(**keys)
-    model = build_model(architecture, [1], [0.0])
-    assert type(model).__name__ == name
-    assert model.architecture == architecture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from physics import E0S, SPECIES, ForceFieldContract, evaluate
 from systems import crystal, ethanol, hydrogen, make_batch
 
@@ -179,17 +178,3 @@ def test_keys_of_the_many_body_product_are_not_nequips() -> None:
     for key in ("correlation", "residual_first"):
         with pytest.raises(TypeError, match=key):
             NequIPArchitecture(**{"cutoff": 3.0, key: 1})
-
-
-@pytest.mark.parametrize("kind", [NequIPArchitecture, MSNequIPArchitecture])
-def test_files_of_the_configuration_have_every_key(kind: type) -> None:
-    """conf/model: what a user can set is what the architecture has."""
-    name = kind.__name__.removesuffix("Architecture")
-    keys = yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / f"{name.lower()}.yaml").read_text())
-    del keys["defaults"]
-    assert keys.pop("_target_") == f"msmlff.models.{kind.__name__}"
-    assert sorted(keys) == sorted(f.name for f in fields(kind))
-    architecture = kind(**keys)
-    model = build_model(architecture, [1], [0.0])
-    assert type(model).__name__ == name
-    assert model.architecture == architecture
