@@ -52,28 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _hydra(
-    name: str, job: Callable, arguments: list[str], check: Callable[[Sequence[str]], None] | None = None
-) -> None:
-    """Run ``job`` under Hydra with conf/``name``.yaml and the command line, which ``check`` sees before."""
-    import hydra
-
-    from msmlff.app.config import check_overrides, config_folder, register_resolvers
-
-    register_resolvers()
-    arguments = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))  # argparse wants it in front
-    if not {"--help", "-h", "--hydra-help", "--version"} & set(arguments):
-        check_overrides(name, arguments)
-        if check is not None:
-            check(arguments)
-    program = sys.argv[0]
-    sys.argv = [program, *arguments]
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()
-
-
 def _train(arguments: list[str]) -> int:
     from msmlff.app import guard, train
     from msmlff.app.folder import CONFIG
+    from msmlff.app.hydra_run import run_hydra
     from msmlff.app.settings import EDITABLE
 
     resume = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
@@ -86,26 +68,28 @@ def _train(arguments: list[str]) -> int:
             )
         train.resume_job(Path(resume[0]))
     else:
-        _hydra("train", train.hydra_job, arguments)
+        run_hydra("train", train.hydra_job, arguments)
     return guard.exit_code
 
 
 def _distill(arguments: list[str]) -> int:
     from msmlff.app import distill, guard
+    from msmlff.app.hydra_run import run_hydra
 
-    _hydra("distill", distill.hydra_job, arguments)
+    run_hydra("distill", distill.hydra_job, arguments)
     return guard.exit_code
 
 
 def _compare(arguments: list[str]) -> int:
     from msmlff.app import compare
+    from msmlff.app.hydra_run import run_hydra
 
     shown = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments)
     if shown:
-        _hydra("compare", compare.hydra_job, arguments)
+        run_hydra("compare", compare.hydra_job, arguments)
         return 0
     arguments = ["--multirun", *arguments]  # always the jobs of a sweep
-    _hydra("compare", compare.hydra_job, arguments, compare.check_settings)
+    run_hydra("compare", compare.hydra_job, arguments, compare.check_settings)
     return compare.exit_code
 
 

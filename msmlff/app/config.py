@@ -6,16 +6,19 @@ import difflib
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import Container, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -140,6 +143,30 @@ def run_name(overrides: str) -> str:
     return f"{name[:MAX_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 
+def compose_run(config_name: str, overrides: Sequence[str]) -> tuple[Hydra, DictConfig]:
+    """The whole configuration of a single run, Hydra's own part with it, checked, and the Hydra that made it.
+
+    Hydra stays initialised for the run; ``GlobalHydra.instance().clear()`` ends it.
+
+    Raises:
+        InputError: as ``check_overrides``.
+    """
+    GlobalHydra.instance().clear()
+    initialize_config_dir(str(config_folder()), version_base="1.3")
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    own: list[str] = []
+    with _explaining(config_name, own):
+        parser = OverridesParser.create(config_loader=hydra.config_loader)
+        parsed = [o for o in parser.parse_overrides(list(overrides)) if not o.is_hydra_override()]
+        own += [_values(override, multirun=False)[0] for override in parsed]
+        config = hydra.compose_config(config_name, list(overrides), run_mode=RunMode.RUN)
+        job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        check_values(job)
+        _check_complete(job)
+    return hydra, config
+
+
 def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
     """Compose the configuration before Hydra does, to explain what is wrong with the command line.
 
@@ -150,34 +177,44 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             says what to write.
     """
     options = get_args_parser().parse_known_args(list(arguments))[0]
-    overrides: list[str] = []
+    GlobalHydra.instance().clear()
     try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
+        initialize_config_dir(str(config_folder()), version_base="1.3")
+        loader = GlobalHydra.instance().config_loader()
+        with _explaining(config_name, ()):
             parser = OverridesParser.create(config_loader=loader)
             parsed = [o for o in parser.parse_overrides(options.overrides) if not o.is_hydra_override()]
             values = [_values(o, options.multirun) for o in parsed]
-            overrides = first = [texts[0] for texts in values]
-            config = compose(config_name, overrides=overrides)
+        first = [texts[0] for texts in values]
+        with _explaining(config_name, first):
+            config = compose(config_name, overrides=first)
             check_values(config)
             if not (options.cfg or options.info or options.multirun):
                 _check_complete(config)
-            for i, texts in enumerate(values):
-                is_group = bool(loader.get_group_options(parsed[i].key_or_group))
-                for text in texts[1:]:
-                    overrides = [*first[:i], text, *first[i + 1 :]]
+        for i, texts in enumerate(values):
+            is_group = bool(loader.get_group_options(parsed[i].key_or_group))
+            for text in texts[1:]:
+                overrides = [*first[:i], text, *first[i + 1 :]]
+                with _explaining(config_name, overrides):
                     if is_group:
                         check_values(compose(config_name, overrides=overrides))
                     else:  # the key is there: no need to read the files again
                         check_values(_changed(config, parser.parse_override(text)))
-        added = [o.get_key_element().lstrip("+") for o in parsed if o.is_add() or o.is_force_add()]
-        for key in added:
-            _check_added(key, config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise InputError(_explained(str(error), config_name, overrides)) from None
+        GlobalHydra.instance().clear()
+        for override in parsed:
+            _check_added(override, config_name, first)
     finally:
         GlobalHydra.instance().clear()
+
+
+@contextmanager
+def _explaining(config_name: str, overrides: Sequence[str]) -> Iterator[None]:
+    """What Hydra raises becomes an InputError in the words of this program."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        GlobalHydra.instance().clear()
+        raise InputError(_explained(str(error), config_name, overrides)) from None
 
 
 def _changed(config: DictConfig, override: Override) -> DictConfig:
@@ -204,8 +241,11 @@ def _explained(text: str, config_name: str, overrides: Sequence[str]) -> str:
     return explain(choice[1]) if choice else _without_paths(text)
 
 
-def _check_added(key: str, config_name: str, overrides: Sequence[str]) -> None:
+def _check_added(override: Override, config_name: str, overrides: Sequence[str]) -> None:
     """A key added with + is unknown where it is not the name of something (the classes check theirs)."""
+    key = override.get_key_element().lstrip("+")
+    if not (override.is_add() or override.is_force_add()):
+        return
     if key.rpartition(".")[0] in ("", "data", "logger", "logger.wandb"):
         keys, _ = _known(config_name, overrides)
         if key not in keys:
