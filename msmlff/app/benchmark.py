@@ -20,6 +20,7 @@ from rich.console import Console
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, nequip_request, request
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
+from msmlff.models.files import read_header
 
 _TITLES = {"train": "training step", "evaluate": "energy + forces"}
 _NAMES = {"msmlff": "MSMLFF", "msmlff-ms": "MSMLFF (MS-NequIP)"}
@@ -34,24 +35,27 @@ def benchmark_command(arguments: list[str]) -> int:
         raise InputError(f"--device {setting.device}: write cpu, or cuda where torch sees a GPU")
     if setting.model not in CODES:
         raise InputError(f"--model {setting.model}: write {' or '.join(CODES)}")
+    ours = read_header(setting.ours)["model"] if setting.ours else None
     peer = _nequip(options.nequip_python) if setting.model == "nequip" else sys.executable
     allocators = find_allocators("none" if setting.device == "cuda" else options.tcmalloc)
     console = Console()
     runs = _measure_all(setting, allocators, options.rounds, console, peer)
     result = {
         "setting": asdict(setting),
+        "ours": ours,
         "allocators": allocators,
         "machine": cpu_model() if setting.device == "cpu" else device_name(setting.device),
         "load_average": os.getloadavg()[0],
         "versions": versions(),
         "runs": runs,
     }
-    if setting.model == "mace" and len({run["parameters"] for run in runs}) != 1:
+    if setting.codes == CODES["mace"] and len({run["parameters"] for run in runs}) != 1:
         raise InputError("the two models differ in size, so times mean nothing; please report this setting")
     table = to_markdown(result)
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{setting.model}_{Path(setting.system).stem}_{setting.channels}_{setting.dtype}"
+    name = f"{setting.model}_{Path(setting.system).name.split('.')[0]}_{setting.channels}_{setting.dtype}"
+    name += "_matched" if setting.ours else ""
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / f"{name}.md").write_text(table)
     console.print(table)
@@ -131,7 +135,7 @@ def _measure_all(
     for round_number in range(rounds):
         for task in TASKS:
             for allocator, library in allocators.items():
-                for code in CODES[setting.model]:
+                for code in setting.codes:
                     result = _run(setting, code, task, library, peer)
                     kind = {"round": round_number, "task": task, "allocator": allocator, "code": code}
                     runs.append({**kind, **result})
@@ -167,11 +171,12 @@ def to_markdown(result: dict[str, Any]) -> str:
     """The tables: medians over all calls, their range, peak memory, and how many times less ours takes."""
     setting, runs = result["setting"], result["runs"]
     sizes = {run["task"]: run for run in runs}
-    *ours, peer = CODES[setting["model"]]
+    *ours, peer = Setting(**setting).codes
     title = {"mace": "MACE", "nequip": "NequIP"}[setting["model"]]
     lines = [
-        f"# {title} on {Path(setting['system']).stem}: MSMLFF against {peer}",
+        f"# {title} on {Path(setting['system']).name.split('.')[0]}: MSMLFF against {peer}",
         "",
+        *_ours(result.get("ours")),
         f"{_hyperparameters(setting)}, {setting['layers']} layers, {setting['cutoff']} Å, "
         f"{setting['dtype']}, {_parameters(runs)}; training step of {sizes['train']['atoms']} atoms, "
         f"evaluation of {sizes['evaluate']['atoms']}, {runs[0]['edges_per_atom']:.1f} edges an atom.",
@@ -184,14 +189,28 @@ def to_markdown(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "Ratios above 1: MSMLFF takes less.", ""])
 
 
+def _ours(model: dict[str, Any] | None) -> list[str]:
+    """What stands against the peer, where it is not the same model."""
+    if model is None:
+        return []
+    node = dict(model["architecture"])
+    name = node.pop("_target_").rpartition(".")[2].removesuffix("Architecture")
+    keys = ("scales", "cutoff", "l_max", "radial_mlp", "channels", "hidden_l_max", "correlation", "layers")
+    said = ", ".join(f"{key} {json.dumps(node[key])}" for key in keys if key in node)
+    return [f"MSMLFF: a trained {name}, {said}. The peer:", ""]
+
+
 def _hyperparameters(setting: dict[str, Any]) -> str:
     mace = setting["model"] == "mace"
     highest = setting["hidden_l_max" if mace else "l_max"]
     hidden = " + ".join(f"{setting['channels']}x{l}{'eo'[l % 2]}" for l in range(highest + 1))
     if mace:
         return f"{hidden}, l_max {setting['l_max']}, correlation {setting['correlation']}"
+    mode = f"nequip's mode {setting['nequip_mode']}"
+    if setting["ours"]:
+        return f"{hidden}, {mode}"
     shorter = f"MS-NequIP: up to {setting['short_cutoff']} Å, beyond it a quarter of them and l_max 1"
-    return f"{hidden} ({shorter}), nequip's mode {setting['nequip_mode']}"
+    return f"{hidden} ({shorter}), {mode}"
 
 
 def _parameters(runs: list[dict[str, Any]]) -> str:

@@ -24,6 +24,7 @@ from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
 from msmlff.models import MACEArchitecture, MSNequIPArchitecture, NequIPArchitecture, Scale, build_model
 from msmlff.models.architecture import MessagePassingArchitecture
+from msmlff.models.files import load_model
 from msmlff.models.import_mace import mace_input, mace_modules
 from msmlff.nn.e3nn_import import o3
 from msmlff.nn.ops.twice import backward
@@ -43,7 +44,10 @@ class Setting:
         short_cutoff: Å, of MS-NequIP ("msmlff-ms"), which has ``channels`` and ``l_max`` below it, and a
             quarter of the channels and l_max 1 up to ``cutoff``.
         nequip_mode: "eager", or "compile" (nequip compiles its model at the first call, which is not timed).
-        system: "cluster" (ten benzene molecules), "nickel" (108 atoms, periodic) or a file that ASE reads.
+        ours: a model file (model.safetensors of a run) that stands against the peer of these hyperparameters,
+            for two models of equal error; "": ours has them, too.
+        system: "cluster" (ten benzene molecules), "nickel" (108 atoms, periodic) or a file that ASE reads. Of
+            a file of several frames a training step takes ``batch``, evenly spread; else rattled copies.
         cutoff: Å.
         batch: frames of a training step; an evaluation takes one.
         repeats: timed calls in a process.
@@ -65,24 +69,30 @@ class Setting:
     model: str = "mace"
     short_cutoff: float = 3.5
     nequip_mode: str = "eager"
+    ours: str = ""
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Ours, then the peer."""
+        return ("msmlff", CODES[self.model][-1]) if self.ours else CODES[self.model]
 
 
-def load_system(name: str) -> Atoms:
-    """The frame of a setting.
+def load_system(name: str) -> list[Atoms]:
+    """The frames of a setting.
 
     Raises:
         InputError: neither a built-in system nor a file that ASE can read.
     """
     if name == "nickel":
-        return bulk("Ni", "fcc", a=3.52, cubic=True) * (3, 3, 3)
+        return [bulk("Ni", "fcc", a=3.52, cubic=True) * (3, 3, 3)]
     if name == "cluster":
-        return _benzene_cluster()
+        return [_benzene_cluster()]
     try:
-        atoms = read(name)
+        atoms = read(name, ":")
     except (OSError, ValueError) as error:
         message = f"--system {name}: write cluster, nickel or a file that ASE reads ({error})"
         raise InputError(message) from error
-    assert isinstance(atoms, Atoms)
+    assert isinstance(atoms, list)
     return atoms
 
 
@@ -99,20 +109,22 @@ def _benzene_cluster() -> Atoms:
 
 
 def make_frames(setting: Setting) -> list[Configuration]:
-    """The frames of a training step: the system, rattled."""
-    atoms, frames = load_system(setting.system), []
-    for seed in range(setting.batch):
-        frame = atoms.copy()
-        frame.rattle(0.05, seed=seed)
-        frames.append(Configuration(frame.numbers, frame.positions, frame.cell.array, np.array(frame.pbc)))
-    return frames
+    """The frames of a training step."""
+    found = load_system(setting.system)
+    frames = [found[i * len(found) // setting.batch].copy() for i in range(setting.batch)]
+    if len(found) < setting.batch:
+        for seed, frame in enumerate(frames):
+            frame.rattle(0.05, seed=seed)
+    return [Configuration(f.numbers, f.positions, f.cell.array, np.array(f.pbc)) for f in frames]
 
 
-def make_batches(setting: Setting) -> tuple[Batch, Batch, tuple[int, ...], float]:
+def make_batches(
+    setting: Setting, cutoff: float, species: tuple[int, ...] = ()
+) -> tuple[Batch, Batch, tuple[int, ...], float]:
     """The batch of a training step, that of an evaluation, the species, the mean number of neighbours."""
     frames = make_frames(setting)
-    lists = [neighbor_list(f.positions, f.cell, f.pbc, setting.cutoff) for f in frames]
-    numbers = tuple(sorted(set(frames[0].numbers.tolist())))
+    lists = [neighbor_list(f.positions, f.cell, f.pbc, cutoff) for f in frames]
+    numbers = species or tuple(sorted({int(z) for f in frames for z in f.numbers}))
     train = collate(frames, lists, numbers)
     return train, collate(frames[:1], lists[:1], numbers), numbers, train.num_edges / train.num_atoms
 
@@ -148,7 +160,7 @@ def _architecture(setting: Setting, code: str) -> MessagePassingArchitecture:
     )
 
 
-def _their_model(setting: Setting, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
+def _their_model(setting: Setting, _: str, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
     modules: Any = mace_modules()
     hidden = [(setting.channels, (l, (-1) ** l)) for l in range(setting.hidden_l_max + 1)]
     return modules.ScaleShiftMACE(
@@ -200,11 +212,15 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
     torch.set_num_threads(setting.threads)
     torch.set_default_dtype(getattr(torch, setting.dtype))
     torch.manual_seed(0)
-    train, single, numbers, neighbors = make_batches(setting)
-    if code.startswith("msmlff"):
-        model = _our_model(setting, code, numbers, neighbors).to(setting.device)
+    model: torch.nn.Module
+    if setting.ours and code == "msmlff":
+        model = trained = load_model(setting.ours, getattr(torch, setting.dtype))
+        train, single, numbers, neighbors = make_batches(setting, trained.cutoff, trained.atomic_numbers)
     else:
-        model = _their_model(setting, numbers, neighbors).to(setting.device)
+        train, single, numbers, neighbors = make_batches(setting, setting.cutoff)
+        make = _our_model if code.startswith("msmlff") else _their_model
+        model = make(setting, code, numbers, neighbors)
+    model = model.to(setting.device).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     training = task == "train"
     batch = (train if training else single).to(setting.device)

@@ -161,7 +161,7 @@ def compose_run(config_name: str, overrides: Sequence[str]) -> tuple[Hydra, Dict
         parsed = [o for o in parser.parse_overrides(list(overrides)) if not o.is_hydra_override()]
         own += [_values(override, multirun=False)[0] for override in parsed]
         config = hydra.compose_config(config_name, list(overrides), run_mode=RunMode.RUN)
-        job = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         check_values(job)
         _check_complete(job)
     return hydra, config

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from ase.build import molecule
+from ase.io import write
 
 from msmlff.app import benchmark
 from msmlff.app.benchmark import find_allocators, to_markdown
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, measure
+from msmlff.data.statistics import Statistics
 from msmlff.errors import InputError
+from msmlff.models import MSMACEArchitecture, Scale, build_model
+from msmlff.models.files import save_model
 
 SMALL = Setting(
     "nickel", 3.0, channels=4, hidden_l_max=0, l_max=1, correlation=1, layers=1, batch=1, repeats=1, threads=1
@@ -113,8 +118,33 @@ def test_nequip_is_given_the_frames_and_compared_with_both_of_ours(
     assert "4x0e + 4x1o (MS-NequIP: up to 2.6 Å" in table
 
 
+def test_a_trained_model_stands_against_the_peer_on_frames_of_a_file(tmp_path: Path) -> None:
+    frames = [molecule(name) for name in ("H2O", "CH4", "CO2", "C2H6", "CH3OH")]
+    write(tmp_path / "frames.xyz", frames)
+    scales = (Scale(2.0, 4, 1, (8,)), Scale(4.0, 2, 0, (8,)))
+    architecture = MSMACEArchitecture(scales=scales, channels=4, hidden_l_max=0, correlation=2, layers=1)
+    model = build_model(architecture, (1, 6, 7, 8), (0.0,) * 4, Statistics((2.0, 4.0), (0.0,) * 4, 1.0))
+    file = save_model(model, tmp_path / "model.safetensors", {})
+    setting = replace(SMALL, ours=str(file), system=str(tmp_path / "frames.xyz"), batch=2)
+    assert setting.codes == ("msmlff", "mace-torch")
+    threads = torch.get_num_threads()
+    try:
+        found = {code: measure(setting, code, "train") for code in setting.codes}
+    finally:
+        torch.set_num_threads(threads)
+    assert {r["atoms"] for r in found.values()} == {3 + 3}  # the first and the third, evenly spread
+    assert found["msmlff"]["parameters"] == sum(p.numel() for p in model.parameters())
+    both = [
+        {"round": 0, "task": t, "allocator": "default", "code": c, **found[c]} for t in TASKS for c in found
+    ]
+    facts = {"machine": "CPU", "load_average": 0.0, "versions": {"torch": "2"}, "ours": model.config()}
+    table = to_markdown({"setting": asdict(setting), "allocators": {"default": ""}, "runs": both, **facts})
+    assert "# MACE on frames: MSMLFF against mace-torch" in table
+    assert 'a trained MSMACE, scales [{"cutoff": 2.0, "channels": 4, "l_max": 1' in table
+
+
 def test_built_in_cluster_has_no_overlaps() -> None:
-    atoms = load_system("cluster")
+    (atoms,) = load_system("cluster")
     assert len(atoms) == 120
     distances = atoms.get_all_distances()
     assert distances[distances > 0].min() > 1.0
