@@ -20,21 +20,27 @@ train() { # POOL NAME SCALES, then overrides of the pool
         "hydra.sweep.dir=$out/$1/$2" "hydra.sweep.subdir=seed\${seed}" "${@:4}"
 }
 
+two() { # SHORT LONG CHANNELS, then overrides
+    local channels l
+    for channels in $3; do
+        for l in 0 1; do
+            train "$pool" "two_$1_$2_${channels}_$l" \
+                "$(short "$1"), {cutoff: $2, channels: $channels, l_max: $l, radial_mlp: [16, 8]}" "${@:4}"
+        done
+    done
+}
+
 study() { # POOL, cutoffs "SHORT MIDDLE LONG", then overrides
-    local pool=$1 c1 c2 c3 channels l long
+    local pool=$1 c1 c2 c3 cutoff long
     read -r c1 c2 c3 <<< "$2"
     shift 2
     for cutoff in $c1 $c2 $c3; do
         train "$pool" "one_$cutoff" "$(short "$cutoff")" "$@"
     done
     for long in $c2 $c3; do
-        for channels in 4 8; do
-            for l in 0 1; do
-                train "$pool" "two_${c1}_${long}_${channels}_${l}" \
-                    "$(short "$c1"), {cutoff: $long, channels: $channels, l_max: $l, radial_mlp: [16, 8]}" "$@"
-            done
-        done
+        two "$c1" "$long" "4 8" "$@"
     done
+    two "$c2" "$c3" 8 "$@"
 }
 
 study organics "3.0 4.0 6.0" pool=organics pool.path="$data/organics_gfn2xtb"
