@@ -42,5 +42,11 @@ unset MSMLFF_CACHE
     budgets=[25,100,400] selection_seed=1,2,3,4,5,6 hydra.launcher.n_jobs=4 \
     hydra.sweep.dir="$out/comparison" | tee "$out/comparison.txt"
 
-# 6. the Triton kernels one by one against the GPU's ceilings, other tiles, cuEquivariance where it is installed
+# 6. the Triton kernels one by one against the GPU's ceilings, other tiles; the backends' whole operations and, where
+#    it is installed, cuEquivariance's own
 "$python" scripts/gpu_kernels.py --sweep --out "$out"
+
+# 7. the default run on the optional backend, where it can run
+if "$python" -c "from msmlff.nn.ops import check_backend; check_backend('cuequivariance', 'cuda')" 2> "$out/cuequivariance.txt"; then
+    "$python" train.py device=cuda ops.backend=cuequivariance hydra.run.dir="$out/cuequivariance" | tee "$out/cuequivariance.txt"
+fi

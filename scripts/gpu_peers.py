@@ -1,4 +1,4 @@
-"""cuEquivariance's operations on the shapes of ``gpu_kernels.py``."""
+"""Whole operations on the shapes of ``gpu_kernels.py``: our GPU backends and cuEquivariance's modules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def measure(shape: Shape, inputs: Inputs, bench: Bench) -> list[dict[str, Any]]:
-    """cuEquivariance on the same shapes, where it is installed: forward, and forward with backward."""
-    if importlib.util.find_spec("cuequivariance_torch") is None:
-        return []
+    """Forward, and forward with backward, of each backend that can run and of cuEquivariance's modules."""
+    calls = [call for name in ("triton", "cuequivariance") for call in backend_calls(name, shape, inputs)]
+    if importlib.util.find_spec("cuequivariance_torch") is not None:
+        calls += [cue_convolution(shape, inputs), cue_contraction(shape, inputs)]
     found = []
-    for name, call, leaves in [cue_convolution(shape, inputs), cue_contraction(shape, inputs)]:
+    for name, call, leaves in calls:
 
         def both(call: Callable[[], Tensor] = call, leaves: list[Tensor] = leaves) -> Any:
             return torch.autograd.grad(call().square().sum(), leaves)
@@ -29,6 +30,45 @@ def measure(shape: Shape, inputs: Inputs, bench: Bench) -> list[dict[str, Any]]:
             {"atoms": shape.atoms, "name": name, "forward_ms": forward, "with_backward_ms": bench.ms(both)}
         )
     return found
+
+
+def backend_calls(
+    name: str, shape: Shape, inputs: Inputs
+) -> list[tuple[str, Callable[[], Tensor], list[Tensor]]]:
+    """The convolution and the symmetric contraction of a backend; none where it cannot run."""
+    from msmlff.nn.convolution import ScaleConvolution
+    from msmlff.nn.edges import ScaleEdges
+    from msmlff.nn.ops.backends import BACKENDS, kernels, use_backend
+    from msmlff.nn.species import SpeciesGroups
+    from msmlff.nn.symmetric_contraction import SymmetricContraction
+
+    device = inputs.features.device
+    if BACKENDS[name].missing(device.type) is not None:
+        return []
+    operations = kernels(name)
+    four = [t.clone().requires_grad_() for t in inputs.four]
+    h, phi, weight, y = four
+    edges = ScaleEdges(inputs.rows, inputs.rows.sender, phi, y, name)
+    constants = ScaleConvolution(1, shape.l_hidden, 1, shape.l_edge, shape.l_edge, 1, [1], 1.0)._couplings
+    couplings = [constant(h) for constant in constants]
+    module = SymmetricContraction(
+        shape.species, shape.l_edge, shape.l_hidden, shape.channels, shape.correlation
+    ).to(device)
+    groups = SpeciesGroups.build(inputs.species, shape.species)
+    x = torch.randn(shape.atoms, (shape.l_edge + 1) ** 2, shape.channels, device=device).requires_grad_()
+
+    def convolution() -> Tensor:
+        parts = operations.convolution(h, phi, weight, couplings, inputs.paths, edges)
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def contraction() -> Tensor:
+        with use_backend(name):
+            return module(x, groups)
+
+    return [
+        (f"{name} backend, convolution", convolution, four),
+        (f"{name} backend, contraction", contraction, [x, *module.parameters()]),
+    ]
 
 
 def cue_irreps(l_max: int, channels: int) -> Any:

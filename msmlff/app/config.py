@@ -311,8 +311,8 @@ _PLAIN: dict[str, _Check] = {
     "dtype": (lambda v: v in ("float32", "float64"), "float32 or float64"),
     "device": (lambda v: v in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
     "ops.backend": (
-        lambda v: v in ("auto", "reference", "torch", "cpu", "triton"),
-        "auto, reference, torch, cpu or triton",
+        lambda v: v in ("auto", "reference", "torch", "cpu", "triton", "cuequivariance"),
+        "auto, reference, torch, cpu, triton or cuequivariance",
     ),
     "gate": (lambda v: isinstance(v, bool), "true or false"),
     "report": (lambda v: isinstance(v, bool), "true or false"),

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from msmlff.nn.layout import Layout
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How much a batch holds."""
+
+    frames: int
+    atoms: int
+    edges: int
 
 
 @dataclass
@@ -31,7 +45,12 @@ class Batch:
         forces: [atoms, 3] eV/Å.
         stress: [frames, 3, 3] eV/Å³.
         weight: [frames] weight in the loss.
-        frame_id: [frames] long, index of each frame in its store.
+        frame_id: [frames] long, index of each frame in its store; -1: padding.
+        shells: of a part of one frame with its surroundings: how many atoms lie within 0, 1, 2, .. messages
+            of the atoms whose energies count. Atoms are in this order, so the first ``shells[0]`` count; the
+            others are there because those depend on them. None: all count.
+        real: what of it is no padding, which comes last (``data.padding``); None: all.
+        layout: what models would otherwise read off the batch at each step.
     """
 
     positions: Tensor
@@ -48,6 +67,19 @@ class Batch:
     stress: Tensor | None = None
     weight: Tensor | None = None
     frame_id: Tensor | None = None
+    shells: tuple[int, ...] | None = None
+    real: BatchSize | None = None
+    layout: Layout | None = None
+
+    @property
+    def size(self) -> BatchSize:
+        """What it holds, padding left out."""
+        return self.real or BatchSize(self.num_frames, self.num_atoms, self.num_edges)
+
+    @property
+    def num_counted(self) -> int:
+        """Atoms whose energies count: the first ones."""
+        return self.num_atoms if self.shells is None else self.shells[0]
 
     @property
     def num_frames(self) -> int:
@@ -63,18 +95,23 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with every tensor on ``device``."""
-        moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        moved: Batch = map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
+        return moved
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (called by torch's DataLoader)."""
-        pinned = {
-            f.name: value.pin_memory()
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **pinned)
+        pinned: Batch = map_tensors(self, Tensor.pin_memory)
+        return pinned
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """``value`` with ``function`` applied to its tensors, those of dataclasses and tuples inside it, too."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(map_tensors(part, function) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        )
+    return value

@@ -69,6 +69,32 @@ def device_neighbor_list(
     return _search(positions.detach(), _invertible(box, periodic), periodic, cutoff)
 
 
+def free_pairs(positions: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """All directed pairs closer than ``cutoff`` where nothing is periodic, in any order: for those who go on
+    with few of them.
+
+    Args:
+        positions: [atoms, 3] Å.
+        cutoff: Å.
+
+    Returns:
+        sender and receiver [pairs] long, length [pairs] Å, on the device of the positions.
+
+    Raises:
+        InputError: positions that are not finite, cutoff <= 0.
+    """
+    if positions.is_cuda and device_search_available():
+        sender, receiver, _ = device_neighbor_list(positions, None, False, cutoff)
+        return sender, receiver, (positions[receiver] - positions[sender]).norm(dim=1)
+    import vesin  # see neighbor_list
+
+    host, cell, periodic = checked_geometry(positions.detach().cpu().numpy(), None, False, cutoff)
+    search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=torch.get_num_threads())
+    found = search.compute(host, cell, periodic, quantities="ijd")
+    sender, receiver = (torch.from_numpy(a.astype(np.int64)).to(positions.device) for a in found[:2])
+    return sender, receiver, torch.from_numpy(found[2]).to(positions.device)
+
+
 def _search(
     positions: Tensor, cell: np.ndarray, periodic: np.ndarray, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -136,6 +136,7 @@ class ANI(ScaledForceField):
     """ANI; arguments and errors are those of ``ScaledForceField``. Cutoffs: the angular, the radial one."""
 
     architecture: ANIArchitecture
+    hops = 1
 
     def __init__(
         self,

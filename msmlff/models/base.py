@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,8 @@ class ForceField(nn.Module, ABC):
 
     Attributes:
         cutoff: Å, up to which neighbours are needed: the longest of the scales and the pair terms.
+        hops: messages from atom to atom, each up to the longest scale's cutoff, by which others have an
+            influence on an atom's interaction energy; 1: that of its neighbours alone. Set by the subclass.
 
     Args:
         atomic_numbers: species the model knows, ascending.
@@ -51,6 +54,8 @@ class ForceField(nn.Module, ABC):
     Raises:
         InputError: species repeated or without an E0, a cutoff that is not positive.
     """
+
+    hops: int
 
     def __init__(
         self,
@@ -77,6 +82,17 @@ class ForceField(nn.Module, ABC):
         """The dtype of the network's weights."""
         return next(self.parameters()).dtype
 
+    @property
+    def reaches(self) -> list[tuple[int, float]]:
+        """(messages, cutoff of each in Å) of the network and of each pair term."""
+        terms: Any = self.pair_terms
+        return [(self.hops, max(self.scale_cutoffs)), *((term.hops, term.cutoff) for term in terms)]
+
+    @property
+    def receptive_field(self) -> float:
+        """Å: an atom's energy depends on no atom farther away, its forces on none at twice that distance."""
+        return max(hops * cutoff for hops, cutoff in self.reaches)
+
     @abstractmethod
     def interaction_energies(self, vectors: Tensor, batch: Batch) -> Tensor:
         """[atoms] eV, model dtype: energies without E0 and pair terms, from edge vectors [edges, 3] in Å.
@@ -97,6 +113,9 @@ class ForceField(nn.Module, ABC):
     ) -> Prediction:
         """Energies, and their derivatives by one pass of autograd.
 
+        With ``batch.shells`` energies are those of the atoms that count, their sum has derivatives by the
+        positions of all atoms of the batch.
+
         Args:
             batch: frames whose edges reach ``cutoff`` or beyond.
             forces: whether to compute forces.
@@ -105,15 +124,20 @@ class ForceField(nn.Module, ABC):
         """
         derivatives = forces or stress
         keep = self.training if create_graph is None else create_graph
-        with torch.set_grad_enabled(torch.is_grad_enabled() or derivatives):
+        counted = batch.num_counted
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() or derivatives),
+            self._weights_as_constants(derivatives and not keep),
+        ):
             vectors = self.edge_vectors(batch)
             if derivatives and not vectors.requires_grad:
                 vectors.requires_grad_()
             interaction = self.interaction_energies(vectors, batch).double()
             for term in self.pair_terms:
                 interaction = interaction + term(vectors, batch).double()
-            atomic = interaction + self._e0(interaction)[batch.species]
-            prediction = Prediction(segment_sum(atomic, batch.atom_ptr), atomic)
+            interaction = interaction[:counted]
+            atomic = interaction + self._e0(interaction)[batch.species[:counted]]
+            prediction = Prediction(segment_sum(atomic, batch.atom_ptr.clamp(max=counted)), atomic)
             if derivatives:
                 with without_gradients("weight"):
                     (gradient,) = torch.autograd.grad(
@@ -132,10 +156,26 @@ class ForceField(nn.Module, ABC):
 
         Atoms far from each other and from the origin may be neighbours across the cell's faces.
         """
-        positions, frame = batch.positions, batch.frame.index_select(0, batch.receiver)
+        positions = batch.positions
         difference = positions.index_select(0, batch.receiver) - positions.index_select(0, batch.sender)
-        shift = batch.shift.unsqueeze(1) @ batch.cell.index_select(0, frame)
-        return (difference + shift.squeeze(1)).to(self.dtype)
+        if batch.num_frames == 1:  # no cell an edge: they would be most of a large frame's memory here
+            shift = batch.shift @ batch.cell[0]
+        else:
+            frame = batch.frame.index_select(0, batch.receiver)
+            shift = (batch.shift.unsqueeze(1) @ batch.cell.index_select(0, frame)).squeeze(1)
+        return (difference + shift).to(self.dtype)
+
+    @contextmanager
+    def _weights_as_constants(self, chosen: bool) -> Iterator[None]:
+        """Inside, autograd keeps nothing for gradients by weights, if that is chosen."""
+        weights = [p for p in self.parameters() if p.requires_grad] if chosen else []
+        for weight in weights:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
 
 
 def _e0_tuple(numbers: tuple[int, ...], e0s: Mapping[int, float] | Sequence[float]) -> tuple[float, ...]:
@@ -158,11 +198,12 @@ def _forces(gradient: Tensor, batch: Batch) -> Tensor:
 
 def _stress(gradient: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
     """(1/V) dE/dstrain [frames, 3, 3] for vectors -> vectors (1 + strain), strain symmetric."""
-    virial = segment_sum(
-        (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1), batch.row_ptr[batch.atom_ptr]
-    )
-    virial = virial.view(-1, 3, 3)
-    volume = torch.linalg.det(batch.cell).abs()
+    if batch.num_frames == 1:
+        virial = (vectors.t() @ gradient).unsqueeze(0)
+    else:
+        products = (vectors.unsqueeze(2) * gradient.unsqueeze(1)).flatten(1)
+        virial = segment_sum(products, batch.row_ptr[batch.atom_ptr]).view(-1, 3, 3)
+    volume = torch.linalg.det(batch.cell).abs() if batch.layout is None else batch.layout.volume
     stress = 0.5 * (virial + virial.transpose(1, 2)) / volume.where(volume > 0, 1.0).view(-1, 1, 1)
     # Filled in at the end, so that gradients of the other frames stay finite.
     return stress.masked_fill((volume == 0).view(-1, 1, 1), float("nan"))

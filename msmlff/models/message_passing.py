@@ -41,6 +41,7 @@ class MessagePassingModel(ScaledForceField):
     ) -> None:
         super().__init__(atomic_numbers, e0s, architecture, statistics)
         scales = architecture.scales
+        self.hops = architecture.layers
         self.embedding = nn.Parameter(torch.randn(len(self.atomic_numbers), architecture.channels))
         self.harmonics = nn.ModuleList(SphericalHarmonics(s.l_max) for s in scales)
         self.radial_bases = nn.ModuleList(
@@ -59,14 +60,16 @@ class MessagePassingModel(ScaledForceField):
         return [n**power for n in self.statistics.neighbors]
 
     def network(self, vectors: Tensor, batch: Batch) -> Tensor:
-        energy = vectors.new_zeros(batch.num_atoms)
+        counted = batch.num_counted
+        energy = vectors.new_zeros(counted)
         hidden = self._hidden(vectors, batch)[-len(self.readouts) :]
         for readout, h in zip(self.readouts, hidden, strict=True):
-            energy = energy + readout(h[:, 0])
-        return energy
+            energy = energy + readout(h[:counted, 0])
+        return functional.pad(energy, (0, batch.num_atoms - counted))
 
     def features(self, batch: Batch) -> Tensor:
-        return torch.cat([h[:, 0] for h in self._hidden(self.edge_vectors(batch), batch)], dim=1)
+        hidden = self._hidden(self.edge_vectors(batch), batch)
+        return torch.cat([h[: batch.num_counted, 0] for h in hidden], dim=1)
 
     @abstractmethod
     def make_readouts(self) -> list[nn.Module]:
@@ -77,14 +80,21 @@ class MessagePassingModel(ScaledForceField):
         """[species, channels] the features of the atoms before the first layer."""
 
     def _hidden(self, vectors: Tensor, batch: Batch) -> list[Tensor]:
-        """Features [atoms, (l + 1)^2, channels] after each layer."""
-        groups = SpeciesGroups.build(batch.species, len(self.atomic_numbers))
+        """Features [atoms, (l + 1)^2, channels] after each layer: of the atoms that need them there."""
         scales: Any = zip(self.scale_cutoffs, self.harmonics, self.radial_bases, strict=True)
-        edges = build_scale_edges(vectors, batch, scales)
+        needed = needed_atoms(batch, len(self.layers))
+        edges = build_scale_edges(vectors, batch, scales, needed)
+        groups: dict[int, SpeciesGroups] = {}
         table = self.species_table()
         hidden: list[Tensor] = []
-        for layer in self.layers:
-            hidden.append(layer(hidden[-1] if hidden else None, table, batch.species, groups, edges))
+        for i, layer in enumerate(self.layers):
+            atoms = needed[i + 1]
+            if batch.layout is not None:
+                groups[atoms] = batch.layout.groups
+            elif atoms not in groups:
+                groups[atoms] = SpeciesGroups.build(batch.species[:atoms], len(self.atomic_numbers))
+            species = batch.species[: needed[i]]
+            hidden.append(layer(hidden[-1] if hidden else None, table, species, groups[atoms], edges[i]))
         return hidden
 
 
@@ -121,13 +131,13 @@ class MessagePassingLayer(nn.Module):
     def messages(
         self, h: Tensor | None, table: Tensor, species: Tensor, edges: Sequence[ScaleEdges], rows: int
     ) -> Tensor:
-        """[atoms, rows, channels], all scales merged.
+        """[receiving atoms, rows, channels], all scales merged.
 
         Args:
             h: [atoms, (l + 1)^2, channels] features of the layer before; None: those of ``table[species]``.
             table: [species, channels].
             species: [atoms] long.
-            edges: those of each scale.
+            edges: those of each scale; they say how many atoms receive.
             rows: of the result; a scale of lower l has fewer, the rest of its rows are zero.
         """
         total: Tensor | None = None
@@ -137,6 +147,13 @@ class MessagePassingLayer(nn.Module):
             total = a if total is None else total + a
         assert total is not None
         return total if self.factor == 1.0 else total * self.factor
+
+
+def needed_atoms(batch: Batch, layers: int) -> list[int]:
+    """How many atoms' features are needed before the first layer and after each."""
+    if batch.shells is None:
+        return [batch.num_atoms] * (layers + 1)
+    return [batch.shells[layers - i] for i in range(layers + 1)]
 
 
 def pad_rows(features: Tensor, rows: int) -> Tensor:

@@ -58,14 +58,14 @@ class _Layer(MessagePassingLayer):
         groups: SpeciesGroups,
         edges: Sequence[ScaleEdges],
     ) -> Tensor:
-        """Features of the atoms, from those of the layer before, or, None, from ``table[species]``."""
+        """Features of the atoms of ``groups`` from those of the layer before or, None, ``table[species]``."""
         a = self.messages(h, table, species, edges, (self.l_max + 1) ** 2)
         if self.message_by_species is not None:
             a = self.message_by_species(a, groups)
         out = self.linear(split_l(self.product(a, groups)))
         if self.skip is None:
             return out
-        skipped = self.skip(table[species].unsqueeze(1) if h is None else h, groups)
+        skipped = self.skip(table[groups.species].unsqueeze(1) if h is None else h[: len(out)], groups)
         return out + pad_rows(skipped, out.shape[1])
 
 

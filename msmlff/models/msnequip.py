@@ -26,6 +26,8 @@ from msmlff.models.message_passing import MessagePassingLayer, MessagePassingMod
 from msmlff.nn.edges import ScaleEdges
 from msmlff.nn.gate import gate
 from msmlff.nn.linear import EquivariantLinear
+from msmlff.nn.ops import linear_maps
+from msmlff.nn.ops.maps import LinearMap, LinearMaps
 from msmlff.nn.readout import LinearReadout, NonlinearReadout
 from msmlff.nn.species import SpeciesGroups, SpeciesLinear
 
@@ -49,6 +51,12 @@ class _Layer(MessagePassingLayer):
             convolution.up = EquivariantLinear(inputs, [channels] * len(inputs), gates=l_out)
         self.l_out = l_out
         self.skip = SpeciesLinear(species, l_out, channels, channels, gates=l_out) if index else None
+        maps: list[LinearMap] = []
+        for convolution in convolutions:
+            maps += convolution.up.maps(first=len(maps), factor=self.factor / convolution.norm)
+        if self.skip is not None:
+            maps += self.skip.maps(place=len(maps))
+        self._spec = LinearMaps(tuple(maps), l_out + (l_out + 1) ** 2, channels)
 
     def forward(
         self,
@@ -58,11 +66,19 @@ class _Layer(MessagePassingLayer):
         groups: SpeciesGroups,
         edges: Sequence[ScaleEdges],
     ) -> Tensor:
-        """Features of the atoms, from those of the layer before, or, None, from ``table[species]``."""
-        features = self.messages(h, table, species, edges, self.l_out + (self.l_out + 1) ** 2)
+        """Features of the atoms of ``groups`` from those of the layer before or, None, ``table[species]``."""
+        inputs: list[Tensor] = []
+        weights: list[Tensor] = []
+        convolutions: Any = self.scales
+        for convolution, of_scale in zip(convolutions, edges, strict=True):
+            source = (table, of_scale, species) if h is None else (h, of_scale)
+            inputs += convolution.sums(*source)
+            weights += convolution.up.weights
         if self.skip is not None:
-            features = features + self.skip(h, groups)
-        return gate(features, self.l_out)
+            assert h is not None
+            inputs.append(h[: len(inputs[0])])
+            weights.append(self.skip.weight)
+        return gate(linear_maps(inputs, weights, self._spec, groups), self.l_out)
 
 
 class MSNequIP(MessagePassingModel):

@@ -17,6 +17,7 @@ from msmlff.models.architecture import Architecture
 from msmlff.models.base import ForceField
 from msmlff.models.pair_terms import pair_terms
 from msmlff.nn.constant import Constant
+from msmlff.nn.layout import edges_within
 from msmlff.nn.radial import PolynomialCutoff
 from msmlff.nn.segment import segment_sum
 
@@ -74,8 +75,9 @@ class ScaledForceField(ForceField):
 
     def _occupation(self, vectors: Tensor, batch: Batch) -> Tensor:
         """[atoms] 1 - exp(-sum_j f(r_ij)): 0 for an isolated atom, a half for one neighbour, 1 in matter."""
-        weight = self.envelope(vectors.square().sum(dim=1).sqrt())
-        return -torch.expm1(-segment_sum(weight, batch.row_ptr))
+        near = edges_within(vectors, batch, self.envelope.cutoff)
+        weight = self.envelope(vectors.index_select(0, near.edge).square().sum(dim=1).sqrt())
+        return -torch.expm1(-segment_sum(weight, near.rows.row_ptr))
 
 
 def _checked(statistics: Statistics | None, num_cutoffs: int, num_species: int) -> Statistics:

@@ -74,15 +74,27 @@ class ScaleConvolution(nn.Module):
         ]
 
     def forward(self, features: Tensor, edges: ScaleEdges, species: Tensor | None = None) -> Tensor:
-        """The A-basis of this scale: [atoms, (reached l + 1)^2, channels].
+        """The A-basis of this scale: [receiving atoms, (reached l + 1)^2, channels].
 
         Args:
             features: [atoms, (l_hidden + 1)^2, channels]; or, with ``species``, a table [species, channels].
             edges: the scale's edges.
             species: [atoms] long, given in the first layer, where the features are ``table[species]``.
         """
+        return edges.in_order_of_atoms(self.up(self._sums(features, edges, species)) * (1.0 / self.norm))
+
+    def sums(self, features: Tensor, edges: ScaleEdges, species: Tensor | None = None) -> list[Tensor]:
+        """What Up is to be applied to, not yet divided by the norm; arguments are those of ``forward``.
+
+        Returns:
+            for each l reached [receiving atoms, 2 l + 1, paths to l * scale channels].
+        """
+        return [edges.in_order_of_atoms(part) for part in self._sums(features, edges, species)]
+
+    def _sums(self, features: Tensor, edges: ScaleEdges, species: Tensor | None) -> list[Tensor]:
+        """``sums`` in the order of the backend."""
         if species is not None and features.shape[0] > _SPECIES_SUM_UP_TO:
-            return self.forward(features[species].unsqueeze(1), edges)
+            return self._sums(features[species].unsqueeze(1), edges, None)
         phi = self.radial(edges.radial)
         weight = self.radial_weight * (SILU_SCALE / math.sqrt(self.radial.outputs))
         if species is None:
@@ -92,4 +104,4 @@ class ScaleConvolution(nn.Module):
         else:
             table = self.down([features.unsqueeze(1)]).squeeze(1)
             sums = species_convolution(table, species, phi, weight, self.paths, edges)
-        return edges.in_order_of_atoms(self.up(sums) * (1.0 / self.norm))
+        return [edges.received(part) for part in sums]

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from msmlff.data.batch import Batch
 from msmlff.nn.constant import Constant
-from msmlff.nn.segment import row_pointer, segment_sum
+from msmlff.nn.layout import edges_within
+from msmlff.nn.segment import segment_sum
 
 #: Å before the cutoff over which the energy is switched off.
 SWITCH = 2.0
@@ -54,10 +55,15 @@ class D3Table:
 class D3(nn.Module):
     """The dispersion energy; it has no weights.
 
+    Attributes:
+        hops: as those of a model: its neighbours' coefficients depend on their neighbours.
+
     Args:
         table: of the model's species, in their order.
         cutoff: Å, of the pairs and of the coordination numbers; above ``SWITCH``.
     """
+
+    hops = 2
 
     def __init__(self, table: D3Table, cutoff: float) -> None:
         super().__init__()
@@ -76,16 +82,14 @@ class D3(nn.Module):
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         """[atoms] eV, to each atom of a pair one half, from edge vectors [edges, 3] in Å."""
-        chosen = (vectors.detach().square().sum(dim=1).sqrt() < self.cutoff).nonzero()[:, 0]
-        receiver = batch.receiver.index_select(0, chosen)
-        sender = batch.sender.index_select(0, chosen)
+        within = edges_within(vectors, batch, self.cutoff)
+        sender, receiver, rows = within.rows.sender, within.rows.receiver, within.rows.row_ptr
         other = batch.species[sender]
         pair = batch.species[receiver] * self._species + other
-        square = vectors.index_select(0, chosen).square().sum(dim=1)
+        square = vectors.index_select(0, within.edge).square().sum(dim=1)
         length = square.sqrt()
         switch = self._switch(length)
         near = torch.sigmoid(COUNT_DECAY * (self._ranges(length)[pair] / length - 1.0))
-        rows = row_pointer(receiver, batch.num_atoms)
         weights = self._weights(segment_sum(near * switch, rows), batch.species)
         mixed = torch.einsum("na,nzab->nzb", weights, self._c6(length)[batch.species]).flatten(0, 1)
         c6 = (mixed.index_select(0, receiver * self._species + other) * weights.index_select(0, sender)).sum(
@@ -97,8 +101,8 @@ class D3(nn.Module):
         return segment_sum(-0.5 * c6 * radial * switch, rows)
 
     def _switch(self, length: Tensor) -> Tensor:
-        """1 up to ``SWITCH`` before the cutoff, then down to 0: 1 - 10 x^3 + 15 x^4 - 6 x^5."""
-        x = ((length - (self.cutoff - SWITCH)) / SWITCH).clamp(min=0.0)
+        """1 up to ``SWITCH`` before the cutoff, then down to 0: 1 - 10 x^3 + 15 x^4 - 6 x^5; 0 behind it."""
+        x = ((length - (self.cutoff - SWITCH)) / SWITCH).clamp(min=0.0, max=1.0)
         return 1.0 - x**3 * (10.0 - x * (15.0 - 6.0 * x))
 
     def _weights(self, coordination: Tensor, species: Tensor) -> Tensor:

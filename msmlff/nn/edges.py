@@ -25,11 +25,13 @@ class Rows:
         sender: [edges] long.
         receiver: [edges] long, ascending.
         row_ptr: [atoms + 1] long, edges received by atom i are ``row_ptr[i]:row_ptr[i + 1]``.
+        senders: what ``by_sender`` gives, where it was prepared.
     """
 
     sender: Tensor
     receiver: Tensor
     row_ptr: Tensor
+    senders: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def build(cls, sender: Tensor, receiver: Tensor, num_atoms: int) -> Rows:
@@ -41,6 +43,8 @@ class Rows:
     @cached_property
     def by_sender(self) -> tuple[Tensor, Tensor]:
         """[edges] long, the edges sorted by sender (stable); [atoms + 1] long, where each sender's begin."""
+        if self.senders is not None:
+            return self.senders
         ordered, order = torch.sort(self.sender, stable=True)
         atoms = torch.arange(len(self.row_ptr), device=ordered.device)
         return order, torch.searchsorted(ordered, atoms)
@@ -98,15 +102,31 @@ class RowBlocks:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Edges between the same two atoms, there and back: they have the same length and all that depends on it.
+
+    Attributes:
+        item: [edges] long, the pair of each edge.
+        edge: [pairs, 2] long, its edges; -1 where there is one alone.
+    """
+
+    item: Tensor
+    edge: Tensor
+
+
+@dataclass(frozen=True)
 class ScaleEdges:
     """Edges of one scale: an item an edge, or, padded, an item a slot of the blocks.
 
     Attributes:
         rows: the layout.
         sender: [items] long; 0 in empty slots, where ``radial`` is zero.
-        radial: [items, num_bessel] radial basis times the cutoff.
+        radial: [items, num_bessel] radial basis times the cutoff; with ``pairs`` an item is a pair.
         harmonics: [items, (l_max + 1)^2].
         backend: the backend of ``nn.ops`` they are laid out for.
+        receivers: atoms that receive, the first ones; None: all. Rows behind theirs are empty (some backends
+            want as many rows as atoms with features).
+        pairs: the pairs of the edges, for a backend that works on pairs.
     """
 
     rows: Rows | RowBlocks
@@ -114,6 +134,8 @@ class ScaleEdges:
     radial: Tensor
     harmonics: Tensor
     backend: str
+    receivers: int | None = None
+    pairs: Pairs | None = None
 
     @property
     def blocks(self) -> RowBlocks:
@@ -121,6 +143,12 @@ class ScaleEdges:
         assert isinstance(self.rows, RowBlocks)
         return self.rows
 
+    def received(self, rows: Tensor) -> Tensor:
+        """[rows, ...] as the convolution of the backend returns them, without empty rows at the end."""
+        if isinstance(self.rows, RowBlocks) or self.receivers is None:
+            return rows
+        return rows[: self.receivers]
+
     def in_order_of_atoms(self, rows: Tensor) -> Tensor:
-        """[atoms, ...] as the convolution of the backend returns them -> in the order of the atoms."""
+        """What ``received`` returns, or a map of it, -> [receivers, ...] in the order of the atoms."""
         return self.rows.unsort(rows) if isinstance(self.rows, RowBlocks) else rows

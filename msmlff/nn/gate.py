@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from msmlff.nn.radial import SILU_SCALE
+from msmlff.nn import ops
 
 
 def gate(features: Tensor, l_max: int) -> Tensor:
@@ -22,7 +20,4 @@ def gate(features: Tensor, l_max: int) -> Tensor:
     Returns:
         [atoms, (l_max + 1)^2, channels].
     """
-    scalars = functional.silu(features[:, : l_max + 1]) * SILU_SCALE
-    parts = features[:, l_max + 1 :].split([2 * l + 1 for l in range(1, l_max + 1)], dim=1)
-    gated = [part * scalars[:, l : l + 1] for l, part in enumerate(parts, start=1)]
-    return torch.cat([scalars[:, :1], *gated], dim=1) if gated else scalars
+    return ops.gate(features, l_max)

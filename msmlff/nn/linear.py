@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from msmlff.nn.ops import linear_maps
+from msmlff.nn.ops.maps import LinearMap, LinearMaps
+
 
 def split_l(features: Tensor) -> list[Tensor]:
     """[n, (l_max + 1)^2, channels] as a list over l of views [n, 2 l + 1, channels]."""
@@ -33,13 +36,24 @@ class EquivariantLinear(nn.Module):
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(a, b)) for a, b in zip(inputs, sizes, strict=False)
         )
+        self._spec = LinearMaps(tuple(self.maps()), gates + len(outputs) ** 2, outputs[0])
+
+    def maps(self, first: int = 0, factor: float = 1.0) -> list[LinearMap]:
+        """The map of each l, of inputs and by weights counted from ``first``; all times ``factor``."""
+        return [
+            LinearMap(
+                input=first + l,
+                first=0,
+                count=2 * l + 1,
+                weight=first + l,
+                degree=None,
+                row=l * l + self.gates if l else 0,
+                blocks=1 if l else 1 + self.gates,
+                factor=factor / math.sqrt(weight.shape[0]),
+            )
+            for l, weight in enumerate(self.weights)
+        ]
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """A list over l of [n, 2 l + 1, inputs[l]] -> [n, gates + (l_max + 1)^2, outputs[0]]."""
-        mapped = [
-            part @ (weight * (1.0 / math.sqrt(weight.shape[0])))
-            for part, weight in zip(parts, self.weights, strict=False)
-        ]
-        if self.gates:
-            mapped[0] = mapped[0].view(mapped[0].shape[0], 1 + self.gates, -1)
-        return mapped[0] if len(mapped) == 1 else torch.cat(mapped, dim=1)
+        return linear_maps(parts[: len(self.weights)], list(self.weights), self._spec)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from msmlff.nn.linear import split_l
+from msmlff.nn.ops import linear_maps
+from msmlff.nn.ops.maps import LinearMap, LinearMaps
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class SpeciesGroups:
         order: [atoms] long, atoms by ascending species; None where there is one species and nothing to sort.
         inverse: [atoms] long, its inverse permutation.
         sizes: atoms of each species.
+        pointer: [species + 1] long, where each species begins in ``order``, where that was prepared.
     """
 
     species: Tensor
     order: Tensor | None
     inverse: Tensor | None
     sizes: tuple[int, ...]
+    pointer: Tensor | None = None
 
     @classmethod
     def build(cls, species: Tensor, num_species: int) -> SpeciesGroups:
@@ -35,6 +39,10 @@ class SpeciesGroups:
         order = torch.argsort(species, stable=True)
         sizes = torch.bincount(species, minlength=num_species).tolist()
         return cls(species, order, torch.argsort(order), tuple(sizes))
+
+    def with_pointer(self) -> SpeciesGroups:
+        """The groups with ``pointer`` prepared."""
+        return replace(self, pointer=torch.tensor([0, *accumulate(self.sizes)]))
 
     def split(self, values: Tensor) -> list[Tensor]:
         """[atoms, ...] -> one [atoms of the species, ...] for each species."""
@@ -58,16 +66,27 @@ class SpeciesLinear(nn.Module):
 
     def __init__(self, num_species: int, l_max: int, inputs: int, outputs: int, gates: int = 0) -> None:
         super().__init__()
-        self.degrees = [0] * gates + list(range(l_max + 1))
+        self.gates, self.degrees = gates, [0] * gates + list(range(l_max + 1))
         self.weight = nn.Parameter(torch.randn(num_species, len(self.degrees), inputs, outputs))
+        self._spec = LinearMaps(tuple(self.maps()), gates + (l_max + 1) ** 2, outputs)
+
+    def maps(self, place: int = 0) -> list[LinearMap]:
+        """The map to each l, of input number ``place`` and by weights of that number."""
+        num_species, _, inputs, _ = self.weight.shape
+        factor = 1.0 / math.sqrt(inputs * num_species)
+        return [
+            LinearMap(
+                input=place,
+                first=l * l,
+                count=2 * l + 1,
+                weight=place,
+                degree=i,
+                row=l * l + self.gates if l else i,
+                factor=factor,
+            )
+            for i, l in enumerate(self.degrees)
+        ]
 
     def forward(self, features: Tensor, groups: SpeciesGroups) -> Tensor:
         """[atoms, >= (l_max + 1)^2, inputs] -> [atoms, gates + (l_max + 1)^2, outputs]; drops higher l."""
-        num_species, _, inputs, _ = self.weight.shape
-        weight = self.weight * (1.0 / math.sqrt(inputs * num_species))
-        out = []
-        for z, part in enumerate(groups.split(features)):
-            of_l = split_l(part)
-            mapped = [of_l[l] @ weight[z, i] for i, l in enumerate(self.degrees)]
-            out.append(mapped[0] if len(mapped) == 1 else torch.cat(mapped, dim=1))
-        return groups.join(out)
+        return linear_maps([features], [self.weight], self._spec, groups)

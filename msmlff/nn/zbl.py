@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from msmlff.data.batch import Batch
 from msmlff.nn.constant import Constant
+from msmlff.nn.layout import edges_within
 from msmlff.nn.radial import PolynomialCutoff
-from msmlff.nn.segment import row_pointer, segment_sum
+from msmlff.nn.segment import segment_sum
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,16 @@ class Screening:
 class ZBL(nn.Module):
     """The pair potential; it has no weights.
 
+    Attributes:
+        hops: as those of a model: an atom's energy depends on its neighbours alone.
+
     Args:
         atomic_numbers: species, ascending.
         screening: of the nuclei's charges.
         cutoff_power: p of the polynomial cutoff.
     """
+
+    hops = 1
 
     def __init__(
         self, atomic_numbers: Sequence[int], screening: Screening | None = None, cutoff_power: int = 6
@@ -69,13 +75,11 @@ class ZBL(nn.Module):
 
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         """[atoms] eV, to each atom of a pair one half, from edge vectors [edges, 3] in Å."""
-        chosen = (vectors.detach().square().sum(dim=1).sqrt() < self.cutoff).nonzero()[:, 0]
-        receiver = batch.receiver.index_select(0, chosen)
-        sender = batch.sender.index_select(0, chosen)
-        pair = batch.species[receiver] * self._species + batch.species[sender]
-        length = vectors.index_select(0, chosen).square().sum(dim=1).sqrt()
+        near = edges_within(vectors, batch, self.cutoff)
+        pair = batch.species[near.rows.receiver] * self._species + batch.species[near.rows.sender]
+        length = vectors.index_select(0, near.edge).square().sum(dim=1).sqrt()
         x = (length * self._waves(length)[pair]).unsqueeze(1)
         phi = (torch.exp(-self._decays(x) * x) * self._coefficients(x)).sum(dim=1)
         envelope = self.envelope(length / self._ranges(length)[pair])
         energy = 0.5 * self._charges(length)[pair] / length * phi * envelope
-        return segment_sum(energy, row_pointer(receiver, batch.num_atoms))
+        return segment_sum(energy, near.rows.row_ptr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,8 +17,11 @@ from msmlff.data.configuration import Configuration
 from msmlff.data.neighbor_cache import NeighborCache
 from msmlff.data.neighbors import Neighbors
 from msmlff.data.packing import BatchBudget, BudgetBatchSampler
+from msmlff.data.padding import pad, padded_size
 from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
+from msmlff.models.base import ForceField
+from msmlff.nn.layout import lay_out
 from msmlff.training.loss import group_factor
 from msmlff.training.specs import TrainingSpec
 
@@ -89,6 +93,33 @@ class StepStream(Sampler[list[int]]):
             epoch += 1
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What is found out about a batch where it is made, so that no step waits for it on a GPU.
+
+    Attributes:
+        cutoffs: Å, those up to which the model asks for edges.
+        num_species: of the model.
+        padded: whether batches are padded to few sizes.
+    """
+
+    cutoffs: tuple[float, ...]
+    num_species: int
+    padded: bool
+
+    @classmethod
+    def of(cls, model: ForceField, padded: bool) -> Preparation:
+        """For batches of this model."""
+        terms: Any = model.pair_terms
+        cutoffs = (*model.scale_cutoffs, *(term.cutoff for term in terms))
+        return cls(cutoffs, len(model.atomic_numbers), padded)
+
+    def __call__(self, batch: Batch) -> Batch:
+        if self.padded:
+            batch = pad(batch, *padded_size(batch, self.num_species))
+        return lay_out(batch, self.cutoffs, self.num_species)
+
+
 class FrameDataModule(pl.LightningDataModule):
     """Loaders over training and validation frames.
 
@@ -99,6 +130,7 @@ class FrameDataModule(pl.LightningDataModule):
         seed: of the order.
         start_step: the first step (resume).
         pin_memory: put batches into page-locked memory, for a GPU.
+        prepare: what is done to each batch; None: nothing.
     """
 
     def __init__(
@@ -111,12 +143,13 @@ class FrameDataModule(pl.LightningDataModule):
         seed: int,
         start_step: int = 0,
         pin_memory: bool = False,
+        prepare: Preparation | None = None,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.atomic_numbers = atomic_numbers
         self.spec, self.seed, self.start_step = spec, seed, start_step
-        self.pin_memory = pin_memory
+        self.pin_memory, self.prepare = pin_memory, prepare
 
     def sampler(self, frames: FrameSet, budget: BatchBudget, shuffle: bool) -> BudgetBatchSampler:
         """Batches of ``frames`` within ``budget``."""
@@ -129,7 +162,8 @@ class FrameDataModule(pl.LightningDataModule):
         weights = self.spec.loss.group_weights
         if weights:
             frames = tuple(replace(f, weight=f.weight * group_factor(weights, f.group)) for f in frames)
-        return collate(list(frames), list(neighbors), self.atomic_numbers, list(ids))
+        batch = collate(list(frames), list(neighbors), self.atomic_numbers, list(ids))
+        return batch if self.prepare is None else self.prepare(batch)
 
     def _loader(self, frames: FrameSet, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader:
         workers = self.spec.workers
@@ -142,6 +176,10 @@ class FrameDataModule(pl.LightningDataModule):
             pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Lightning's waits for the GPU after every tensor."""
+        return batch.to(device, non_blocking=True)
 
     def train_dataloader(self) -> DataLoader:
         batches = self.sampler(self.train, self.spec.batch, shuffle=True)

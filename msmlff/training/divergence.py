@@ -18,7 +18,9 @@ AVERAGING = 0.05
 class DivergenceGuard:
     """Watches the training loss.
 
-    On a GPU the losses are read 20 steps at a time, so that no step waits for the device.
+    Attributes:
+        lag: losses that are read at a time. On a GPU it is ``LAG_ON_GPU``, so that no step waits for it.
+        last: the loss that was read last.
 
     Args:
         factor: how many times the smallest running average the loss may reach.
@@ -32,6 +34,8 @@ class DivergenceGuard:
         self.lr = lr
         self.average = float("nan")
         self.lowest = float("inf")
+        self.last = float("nan")
+        self.lag = 1
         self.pending: list[tuple[int, Tensor | None, Tensor]] = []
 
     def add(self, step: int, batch: Batch, loss: Tensor) -> None:
@@ -41,7 +45,7 @@ class DivergenceGuard:
             DivergenceError: when a loss is not finite or far above the smallest average so far.
         """
         self.pending.append((step, batch.frame_id, loss))
-        if not loss.is_cuda or len(self.pending) >= LAG_ON_GPU:
+        if len(self.pending) >= self.lag:
             self.check()
 
     def restart(self) -> None:
@@ -55,6 +59,7 @@ class DivergenceGuard:
         if not pending:
             return
         for (step, ids, _), loss in zip(pending, torch.stack([p[2] for p in pending]).tolist(), strict=True):
+            self.last = loss
             if not abs(loss) < float("inf") or loss > self.factor * self.lowest:
                 raise DivergenceError(self._message(step, ids, loss))
             self.average = (
@@ -63,7 +68,7 @@ class DivergenceGuard:
             self.lowest = min(self.lowest, self.average)
 
     def _message(self, step: int, ids: Tensor | None, loss: float) -> str:
-        frames = self.describe(ids.tolist()) if ids is not None else "unknown"
+        frames = self.describe([i for i in ids.tolist() if i >= 0]) if ids is not None else "unknown"
         return (
             f"training diverged at step {step}: loss {loss:.4g} (smallest average so far "
             f"{self.lowest:.4g}).\n"

@@ -18,8 +18,9 @@ from rich.console import Console
 from msmlff.data.configuration import Configuration
 from msmlff.errors import DivergenceError, InputError
 from msmlff.models.base import ForceField
+from msmlff.training.captured import captured_calls
 from msmlff.training.checkpoints import RunCheckpoints, read_checkpoint
-from msmlff.training.data_module import FrameDataModule, FrameSet
+from msmlff.training.data_module import FrameDataModule, FrameSet, Preparation
 from msmlff.training.loss import check_groups
 from msmlff.training.metrics import NAMES
 from msmlff.training.module import ForceFieldModule
@@ -146,27 +147,7 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         run.folder / "checkpoints", spec.checkpoint_seconds, run.settings, progress.restart_clock
     )
     start_step = int(read_checkpoint(checkpoints.last)["global_step"]) if run.resume else 0
-    spread = label_spread(train.frames, e0_table(model))
-    module = ForceFieldModule(
-        model,
-        spec,
-        available_labels(train.frames),
-        {
-            name: spread[name]
-            for name in (f"{NAMES[t]}_rmse" for t in available_labels(val.frames))
-            if name in spread
-        },
-        lambda ids: ", ".join(train.frames[i].source or f"frame {i}" for i in ids),
-    )
-    data = FrameDataModule(
-        train,
-        val,
-        model.atomic_numbers,
-        spec,
-        seed=run.seed,
-        start_step=start_step,
-        pin_memory=run.device == "cuda",
-    )
+    module, data = _module_and_data(model, train, val, spec, run, start_step)
     callbacks: list[Any] = [progress, *run.callbacks]
     if spec.early_stopping is not None:
         callbacks.append(StopEarly("val/score", patience=spec.early_stopping, mode="min", check_finite=False))
@@ -192,6 +173,37 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         best, checkpoints.best_step, checkpoints.best_score, trainer.global_step,
         stopped_early=trainer.global_step < spec.steps, figures=figures,
     )  # fmt: skip
+
+
+def _module_and_data(
+    model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, run: Run, start_step: int
+) -> tuple[ForceFieldModule, FrameDataModule]:
+    spread = label_spread(train.frames, e0_table(model))
+    captured = captured_calls(spec.compile, run.device, model)
+    module = ForceFieldModule(
+        model,
+        spec,
+        available_labels(train.frames),
+        {
+            name: spread[name]
+            for name in (f"{NAMES[t]}_rmse" for t in available_labels(val.frames))
+            if name in spread
+        },
+        lambda ids: ", ".join(train.frames[i].source or f"frame {i}" for i in ids),
+        captured,
+    )
+    on_gpu, padded = run.device == "cuda", captured is not None
+    data = FrameDataModule(
+        train,
+        val,
+        model.atomic_numbers,
+        spec,
+        seed=run.seed,
+        start_step=start_step,
+        pin_memory=on_gpu,
+        prepare=Preparation.of(model, padded) if on_gpu or padded else None,
+    )
+    return module, data
 
 
 class StopEarly(EarlyStopping):

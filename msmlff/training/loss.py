@@ -213,4 +213,5 @@ def residual(target: str, prediction: Prediction, batch: Batch) -> tuple[Tensor,
     label, value = getattr(batch, target), getattr(prediction, target)
     labelled = torch.isfinite(label)
     error = torch.where(labelled, value - label, 0.0)
-    return (error / batch.atom_ptr.diff() if target == "energy" else error), labelled, weight
+    # a padding frame may have no atoms
+    return (error / batch.atom_ptr.diff().clamp(min=1) if target == "energy" else error), labelled, weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from msmlff.data.batch import Batch
 from msmlff.errors import InputError
-from msmlff.models.base import ForceField
-from msmlff.nn.ops.twice import backward
-from msmlff.training.divergence import DivergenceGuard
+from msmlff.models.base import ForceField, Prediction
+from msmlff.nn.ops.twice import backward, without_gradients
+from msmlff.training.captured import Captured
+from msmlff.training.divergence import LAG_ON_GPU, DivergenceGuard
 from msmlff.training.ema import averaged_copy, update_average
 from msmlff.training.loss import TARGETS, Loss
 from msmlff.training.metrics import ErrorSums, relative_score
@@ -34,6 +36,7 @@ class ForceFieldModule(pl.LightningModule):
         spread: standard deviation of each label of the score, {"energy_rmse": meV/atom, "force_rmse": meV/Å,
             ...}; targets that are not trained, and labels that do not vary, do not count.
         describe: names frames by their index in the training store, for error messages.
+        captured: calls steps and evaluations; None: they are computed as they are written.
 
     Raises:
         InputError: for a loss that is refused, or a score to which nothing counts.
@@ -46,8 +49,12 @@ class ForceFieldModule(pl.LightningModule):
         available: tuple[str, ...],
         spread: Mapping[str, float],
         describe: Callable[[list[int]], str],
+        captured: Captured | None = None,
     ) -> None:
         super().__init__()
+        self.captured = captured
+        self._gradient: tuple[Tensor, list[nn.Parameter]] | None = None
+        self._learning: dict[tuple[float, ...], list[nn.Parameter]] = {}
         self.model = model
         self.ema = averaged_copy(model) if spec.ema_decay is not None else None
         self.spec = spec
@@ -82,17 +89,42 @@ class ForceFieldModule(pl.LightningModule):
         return min(1.0, self.global_step / self.spec.steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        prediction = self.model(
-            batch, forces=self._needs_forces, stress=self.loss.uses("stress"), create_graph=True
-        )
-        parts = self.loss(prediction, batch, self.progress)
+        parts = self._losses(batch)
         if self.loss.weights(self.progress) != self.loss.weights((self.global_step - 1) / self.spec.steps):
             self.guard.restart()
         self.guard.add(self.global_step, batch, parts["loss"].detach())
-        for name, value in parts.items():
-            self.log(f"train/{name}", value.detach(), batch_size=batch.num_frames)
-        self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=batch.num_frames)  # type: ignore[union-attr]
+        if (self.global_step + 1) % self.spec.log_every == 0:  # no other step's values get into a log
+            for name, value in parts.items():
+                self.log(f"train/{name}", value.detach(), batch_size=batch.num_frames)
+            self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=batch.num_frames)  # type: ignore[union-attr]
         return parts["loss"]
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss and its parts; where the step is captured, it leaves the weights' gradients, too."""
+        if self.captured is None:
+            return self._parts(batch, self.progress)
+        weights = self.loss.weights(self.progress)
+        names = [*(t for t in TARGETS if weights[t] > 0), "loss"]
+        key = tuple(weights.values())
+        values, gradient = self.captured(partial(self._step, self.progress, key), batch, key)
+        self._gradient = gradient, self._learning[key]
+        return dict(zip(names, values.clone(), strict=True))
+
+    def _step(self, progress: float, key: tuple[float, ...], batch: Batch) -> list[Tensor]:
+        """The loss' parts, in float64; the gradient by all weights that have one, one behind the other."""
+        parts = self._parts(batch, progress)
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        with without_gradients("geometry"):
+            gradients = torch.autograd.grad(parts["loss"], weights, allow_unused=True)
+        self._learning[key] = [p for p, g in zip(weights, gradients, strict=True) if g is not None]
+        flat = torch.cat([g.flatten() for g in gradients if g is not None])
+        return [torch.stack(list(parts.values())).detach(), flat]
+
+    def _parts(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        prediction = self.model(
+            batch, forces=self._needs_forces, stress=self.loss.uses("stress"), create_graph=True
+        )
+        return self.loss(prediction, batch, progress)
 
     @property
     def _needs_forces(self) -> bool:
@@ -100,7 +132,12 @@ class ForceFieldModule(pl.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the weights alone: those of positions and edges would cost a sixth of the step."""
-        backward(loss, self.model.parameters())
+        if self._gradient is None:
+            backward(loss, self.model.parameters())
+            return
+        gradient, weights = self._gradient
+        for p, part in zip(weights, gradient.split([p.numel() for p in weights]), strict=True):
+            p.grad = part.view_as(p)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step: warm-up of a plateau schedule before it, the averaged weights after it."""
@@ -117,10 +154,18 @@ class ForceFieldModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.enable_grad():  # forces are a gradient of the energy
-            prediction = self.eval_model(
-                batch, forces=True, stress="stress" in self.available, create_graph=False
-            )
+            prediction = self._prediction(batch, stress="stress" in self.available)
         self.val_sums.update(prediction, batch)
+
+    def _prediction(self, batch: Batch, stress: bool) -> Prediction:
+        def evaluate(given: Batch) -> list[Tensor]:
+            found = self.eval_model(given, forces=True, stress=stress, create_graph=False)
+            return [
+                t for t in (found.energy, found.atomic_energies, found.forces, found.stress) if t is not None
+            ]
+
+        results = evaluate(batch) if self.captured is None else self.captured(evaluate, batch, "evaluation")
+        return Prediction(*results)
 
     def on_validation_epoch_end(self) -> None:
         self.val_errors = self.val_sums.compute()
@@ -161,6 +206,7 @@ class ForceFieldModule(pl.LightningModule):
         self.score = state["score"]
 
     def on_fit_start(self) -> None:
+        self.guard.lag = LAG_ON_GPU if self.device.type == "cuda" else 1
         state = getattr(self, "_plateau_state", None)
         if self.plateau is not None and state is not None:
             self.plateau.load_state_dict(state)

@@ -32,7 +32,6 @@ class RunProgress(Callback):
         self.atoms = 0
         self._mark = 0.0
         self._bar: Progress | None = None
-        self._loss = float("nan")
 
     def restart_clock(self) -> None:
         """Leave out the time since the last step."""
@@ -87,23 +86,19 @@ class RunProgress(Callback):
         now = time.perf_counter()
         self.seconds += now - self._mark
         self._mark = now
-        self.atoms += batch.num_atoms
-        if not batch.positions.is_cuda or trainer.global_step % 20 == 0:
-            self._loss = float(outputs["loss"])
+        self.atoms += batch.size.atoms
         if self._bar is not None:
-            rate = (
-                f"{self.atoms_per_second:,.0f} atoms/s · wait {self.wait_share:.0%} · loss {self._loss:.4g}"
-            )
+            assert isinstance(pl_module, ForceFieldModule)
+            loss = pl_module.guard.last
+            rate = f"{self.atoms_per_second:,.0f} atoms/s · wait {self.wait_share:.0%} · loss {loss:.4g}"
             self._bar.update(self._task, completed=trainer.global_step, rate=rate)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ForceFieldModule)
         errors = pl_module.val_errors
         cells = [f"{errors[k]:10.2f}" if k in errors else f"{'-':>10}" for k in _RMSE]
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        row = (
-            f"{trainer.global_step:8d} {' '.join(cells)} {pl_module.score:8.4f} {lr:9.2e} {self._loss:10.4g}"
-        )
+        lr, loss = trainer.optimizers[0].param_groups[0]["lr"], pl_module.guard.last
+        row = f"{trainer.global_step:8d} {' '.join(cells)} {pl_module.score:8.4f} {lr:9.2e} {loss:10.4g}"
         (self._bar.console if self._bar is not None else self.console).print(row, highlight=False)
         self.restart_clock()
 

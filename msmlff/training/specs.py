@@ -28,6 +28,9 @@ class TrainingSpec:
         divergence_factor: stop when the loss exceeds so many times the smallest running average.
         workers: processes that prepare batches beside the training process.
         log_every: steps between two rows of training loss in the logs.
+        compile: "graph": steps are captured as CUDA graphs, one for each size of batch, and replayed, on
+            batches padded to few sizes (``training.captured``); "auto": the same where it can be done, on a
+            GPU; "none": they are computed as they are written.
     """
 
     steps: int = 2000
@@ -44,6 +47,7 @@ class TrainingSpec:
     divergence_factor: float = 1e4
     workers: int = 0
     log_every: int = 10
+    compile: str = "none"
 
     def __post_init__(self) -> None:
         for key, lowest in (("steps", 1), ("validations", 1), ("log_every", 1), ("workers", 0)):
@@ -57,6 +61,8 @@ class TrainingSpec:
             raise InputError(f"training.ema_decay={self.ema_decay}: write a number between 0 and 1, or null")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise InputError(f"training.gradient_clip={self.gradient_clip}: write a number > 0, or null")
+        if self.compile not in ("auto", "none", "graph"):
+            raise InputError(f"training.compile={self.compile}: write auto, none or graph")
         if not self.checkpoint_seconds >= 0:
             raise InputError(f"training.checkpoint_seconds={self.checkpoint_seconds}: write a number >= 0")
         if not self.divergence_factor > 1:

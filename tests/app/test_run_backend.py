@@ -43,4 +43,5 @@ def test_one_that_cannot_run_is_refused(main: Main, capfd: pytest.CaptureFixture
 
 def test_an_unknown_one_is_refused(main: Main, capfd: pytest.CaptureFixture[str]) -> None:
     assert main("ops.backend=fast", *SHORT) == 2
-    assert "ops.backend='fast': write auto, reference, torch, cpu or triton" in capfd.readouterr().err
+    choices = "auto, reference, torch, cpu, triton or cuequivariance"
+    assert f"ops.backend='fast': write {choices}" in capfd.readouterr().err

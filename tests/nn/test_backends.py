@@ -22,6 +22,8 @@ from msmlff.nn.species import SpeciesGroups
 from msmlff.nn.symmetric_contraction import SymmetricContraction
 
 OTHERS = [name for name in ops.available_backends("cpu") if name != "reference"]
+#: Backends that are never chosen on the CPU, and why they cannot run there.
+ASKED_FOR = {name: BACKENDS[name].missing("cpu") for name in ("cuequivariance",)}
 DTYPES = {"float64": (torch.float64, 1e-10), "float32": (torch.float32, 3e-4)}
 DEGREES = {
     "mixed": (3, 0, 5, 1, 2, 4, 2),  # rows without edges and with one
@@ -32,7 +34,16 @@ DEGREES = {
 #: hidden l, edges' l, l of A, channels, radial functions
 SIZES = [(0, 2, 2, 3, 4), (1, 3, 3, 16, 8), (2, 3, 3, 5, 7), (2, 1, 1, 17, 33)]
 
-backends = pytest.mark.parametrize("backend", OTHERS)
+backends = pytest.mark.parametrize(
+    "backend",
+    [
+        *OTHERS,
+        *(
+            pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
+            for name, reason in ASKED_FOR.items()
+        ),
+    ],
+)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 

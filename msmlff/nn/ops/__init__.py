@@ -23,6 +23,7 @@ from msmlff.nn.ops.types import MonomialTable, Path
 
 if TYPE_CHECKING:
     from msmlff.nn.edges import ScaleEdges
+    from msmlff.nn.ops.maps import LinearMaps
     from msmlff.nn.species import SpeciesGroups
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "available_backends",
     "check_backend",
     "convolution",
+    "gate",
+    "linear_maps",
     "radial_network",
     "set_backend",
     "species_convolution",
@@ -78,4 +81,29 @@ def symmetric_contraction(
     """See ``reference.symmetric_contraction``."""
     function = kernels(backend_for(features.device).name).symmetric_contraction
     result: Tensor = function(features, weights, couplings, table, groups)
+    return result
+
+
+def linear_maps(
+    inputs: Sequence[Tensor], weights: Sequence[Tensor], spec: LinearMaps, groups: SpeciesGroups | None = None
+) -> Tensor:
+    """The sum of maps of features.
+
+    Args:
+        inputs: each [atoms, rows, channels]; the maps say which rows are read.
+        weights: each [channels in, channels out], or [species, degrees, channels in, channels out].
+        spec: the maps.
+        groups: the atoms of each species; not read where no weights are by species.
+
+    Returns:
+        [atoms, spec.rows, spec.channels].
+    """
+    function = kernels(backend_for(inputs[0].device).name).linear_maps
+    result: Tensor = function(inputs, weights, spec, groups)
+    return result
+
+
+def gate(features: Tensor, l_max: int) -> Tensor:
+    """See ``nn.gate.gate``."""
+    result: Tensor = kernels(backend_for(features.device).name).gate(features, l_max)
     return result

@@ -1,12 +1,13 @@
 """The backends of the operations: which there are, which can run here, which is in use.
 
-    reference  plain PyTorch, differentiated by autograd to any order: what the others must equal
-    torch      PyTorch on padded blocks, derivatives by hand; any device
-    cpu        compiled C++ with OpenMP
-    triton     kernels for CUDA GPUs
+    reference       plain PyTorch, differentiated by autograd to any order: what the others must equal
+    torch           PyTorch on padded blocks, derivatives by hand; any device
+    cpu             compiled C++ with OpenMP
+    triton          kernels for CUDA GPUs
+    cuequivariance  NVIDIA's kernels for CUDA GPUs, an optional package; slow elsewhere
 
 Numbers and state of a model do not depend on the backend, to rounding. Unless one is set, the first that can
-run on a tensor's device is taken, in the order cpu, triton, torch.
+run on a tensor's device is taken, in the order cpu, triton, cuequivariance (on CUDA alone), torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,8 @@ class Kernels:
     species_convolution: Callable[..., Any]
     radial_network: Callable[..., Any]
     symmetric_contraction: Callable[..., Any]
+    linear_maps: Callable[..., Any]
+    gate: Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Backend:
         load: imports its operations.
         padded: whether it reads edges in padded blocks (``RowBlocks``), else in ``Rows``.
         device: the type of device it is made for; None: any.
+        pairs: finds the pairs among edges in ``Rows`` with their vectors [edges, 3], for a backend that works
+            on pairs where it can; None: it takes every edge for itself.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Backend:
     load: Callable[[], Kernels]
     padded: bool = False
     device: str | None = None
+    pairs: Callable[[Any, torch.Tensor], Any] | None = None
 
 
 def _no_reason(device: str) -> str | None:
@@ -59,8 +65,11 @@ def _no_reason(device: str) -> str | None:
 
 def _load_reference() -> Kernels:
     from msmlff.nn.ops import reference as r
+    from msmlff.nn.ops.maps import linear_maps
 
-    return Kernels(r.convolution, r.species_convolution, r.radial_network, r.symmetric_contraction)
+    return Kernels(
+        r.convolution, r.species_convolution, r.radial_network, r.symmetric_contraction, linear_maps, r.gate
+    )
 
 
 def _load_torch() -> Kernels:
@@ -69,7 +78,13 @@ def _load_torch() -> Kernels:
     from msmlff.nn.ops.perceptron import radial_network
     from msmlff.nn.ops.species_sum import species_convolution
 
-    return Kernels(convolution, species_convolution, radial_network, symmetric_contraction)
+    return replace(
+        _load_reference(),
+        convolution=convolution,
+        species_convolution=species_convolution,
+        radial_network=radial_network,
+        symmetric_contraction=symmetric_contraction,
+    )
 
 
 def _cpu_missing(device: str) -> str | None:
@@ -80,11 +95,18 @@ def _cpu_missing(device: str) -> str | None:
 
 def _load_cpu() -> Kernels:
     from msmlff.nn.ops.cpu_contraction import symmetric_contraction
-    from msmlff.nn.ops.cpu_convolution import convolution
+    from msmlff.nn.ops.cpu_gate import gate
+    from msmlff.nn.ops.cpu_linear_maps import linear_maps
+    from msmlff.nn.ops.cpu_pairs import convolution, species_convolution
     from msmlff.nn.ops.cpu_perceptron import radial_network
-    from msmlff.nn.ops.cpu_species_sum import species_convolution
 
-    return Kernels(convolution, species_convolution, radial_network, symmetric_contraction)
+    return Kernels(convolution, species_convolution, radial_network, symmetric_contraction, linear_maps, gate)
+
+
+def _cpu_pairs(rows: Any, vectors: torch.Tensor) -> Any:
+    from msmlff.nn.ops.cpu_pairs import find_pairs
+
+    return find_pairs(rows, vectors)
 
 
 def _triton_missing(device: str) -> str | None:
@@ -94,12 +116,33 @@ def _triton_missing(device: str) -> str | None:
 
 
 def _load_triton() -> Kernels:
-    from msmlff.nn.ops.reference import radial_network
     from msmlff.nn.ops.triton_contraction import symmetric_contraction
     from msmlff.nn.ops.triton_convolution import convolution
     from msmlff.nn.ops.triton_species import species_convolution
 
-    return Kernels(convolution, species_convolution, radial_network, symmetric_contraction)
+    return replace(
+        _load_reference(),
+        convolution=convolution,
+        species_convolution=species_convolution,
+        symmetric_contraction=symmetric_contraction,
+    )
+
+
+def _cuequivariance_missing(device: str) -> str | None:
+    from msmlff.nn.ops.cuequivariance import missing
+
+    return missing(device)
+
+
+def _load_cuequivariance() -> Kernels:
+    from msmlff.nn.ops.cuequivariance import convolution, species_convolution, symmetric_contraction
+
+    return replace(
+        _load_reference(),
+        convolution=convolution,
+        species_convolution=species_convolution,
+        symmetric_contraction=symmetric_contraction,
+    )
 
 
 BACKENDS = {
@@ -107,12 +150,14 @@ BACKENDS = {
     for b in (
         Backend("reference", _no_reason, _load_reference),
         Backend("torch", _no_reason, _load_torch, padded=True),
-        Backend("cpu", _cpu_missing, _load_cpu, device="cpu"),
+        Backend("cpu", _cpu_missing, _load_cpu, device="cpu", pairs=_cpu_pairs),
         Backend("triton", _triton_missing, _load_triton, device="cuda"),
+        Backend("cuequivariance", _cuequivariance_missing, _load_cuequivariance),
     )
 }
-#: Those to choose from, best first; the reference is taken when it is asked for.
-_PREFERRED = ("cpu", "triton", "torch")
+#: Those to choose from, best first; the others are taken when they are asked for.
+_PREFERRED = {"cuda": ("triton", "cuequivariance", "torch")}
+_PREFERRED_ELSEWHERE = ("cpu", "triton", "torch")
 _chosen: str | None = None
 
 
@@ -123,8 +168,9 @@ def kernels(name: str) -> Kernels:
 
 
 def available_backends(device: str = "cpu") -> list[str]:
-    """Names of the backends that can run on "cpu" or "cuda", best first, the reference last."""
-    return [name for name in (*_PREFERRED, "reference") if BACKENDS[name].missing(device) is None]
+    """Names of the backends to choose from on "cpu" or "cuda", best first, the reference last."""
+    names = _PREFERRED.get(device, _PREFERRED_ELSEWHERE)
+    return [name for name in (*names, "reference") if BACKENDS[name].missing(device) is None]
 
 
 def check_backend(name: str, device: str = "cpu") -> None:

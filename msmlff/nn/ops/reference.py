@@ -9,6 +9,7 @@ from torch import Tensor
 
 from msmlff.nn.edges import Rows, ScaleEdges
 from msmlff.nn.ops.types import MonomialTable, Path, monomials
+from msmlff.nn.radial import SILU_SCALE
 from msmlff.nn.species import SpeciesGroups
 
 
@@ -108,3 +109,11 @@ def _contraction(
         matrix = (coupling @ weight).view(-1, table.dim, basis.shape[1], features.shape[2])
         out.append(torch.einsum("mktc,itc,ikc->imc", matrix, basis, features))
     return torch.cat(out, dim=1)
+
+
+def gate(features: Tensor, l_max: int) -> Tensor:
+    """See ``nn.gate.gate``."""
+    scalars = torch.nn.functional.silu(features[:, : l_max + 1]) * SILU_SCALE
+    parts = features[:, l_max + 1 :].split([2 * l + 1 for l in range(1, l_max + 1)], dim=1)
+    gated = [part * scalars[:, l : l + 1] for l, part in enumerate(parts, start=1)]
+    return torch.cat([scalars[:, :1], *gated], dim=1) if gated else scalars

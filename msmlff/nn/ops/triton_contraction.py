@@ -73,6 +73,8 @@ class SortedAtoms:
         if groups.order is None:
             empty = torch.empty(0, dtype=torch.long, device=device)
             return cls(empty, empty, groups.sizes)
+        if groups.pointer is not None:
+            return cls(groups.order, groups.pointer, groups.sizes)
         pointer = torch.tensor([0, *accumulate(groups.sizes)])
         return cls(groups.order, pointer.to(device, non_blocking=True), groups.sizes)
 

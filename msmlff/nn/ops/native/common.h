@@ -152,10 +152,13 @@ struct Packed {
         size = rows * padded(columns, width);
         data.assign(count * size, T(0));
         for (int64_t m = 0; m < count; m++)
-            for (int64_t k = 0; k < rows; k++)
-                for (int64_t j = 0; j < columns; j++)
-                    data[m * size + (j / width * rows + k) * width + j % width] =
-                        from[m * matrix_step + k * row_step + j * column_step];
+            for (int64_t first = 0; first < columns; first += width)
+                for (int64_t k = 0; k < rows; k++) {
+                    const T* row = from + m * matrix_step + k * row_step + first * column_step;
+                    T* to = data.data() + m * size + (first / width * rows + k) * width;
+                    const int64_t stop = std::min<int64_t>(width, columns - first);
+                    for (int64_t j = 0; j < stop; j++) to[j] = row[j * column_step];
+                }
     }
 
     Right<T> operator[](int64_t matrix) const { return {data.data() + matrix * size, depth * width, width}; }

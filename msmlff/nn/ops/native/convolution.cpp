@@ -1,100 +1,9 @@
 // A[i, (p, m3), k] = sum_j R[ij, p, k] sum_{m1, m2} C_p[m1, m2, m3] h[j, m1, k] Y[ij, m2] with R = phi W, and its
 // first derivatives. A chunk of edges at a time: R of one path is a small matrix product into the cache, which the
 // channels of the product with Q = C Y read from there. Every row of A belongs to one thread.
-#include "convolution.h"
+#include "convolution_kernels.h"
 
 namespace {
-
-template <class T>
-struct Forward {
-    const Shape& s;
-    const Chunk<T>& chunk;
-    const PathView<T>& path;
-    const T *h, *radial;
-    T* out;
-
-    template <int d1, int d3>
-    void run() const {
-        const int64_t channels = s.channels, l1 = path.l1;
-        const T* q = chunk.q.data() + path.product * chunk_edges;
-        for (const Segment& segment : chunk.segments)
-            for (int64_t k = 0; k < channels; k += Simd<T>::lanes) {
-                Vec<T> total[d3] = {};
-                for (int e = segment.begin; e < segment.end; e++) {
-                    const Vec<T> r = load(radial + e * channels + k);
-                    const T* sent = h + chunk.sent[e] + l1 * l1 * channels + k;
-                    for (int m1 = 0; m1 < d1; m1++) {
-                        const Vec<T> message = r * load(sent + m1 * channels);
-                        for (int m3 = 0; m3 < d3; m3++)
-                            total[m3] += q[(m1 * d3 + m3) * chunk_edges + e] * message;
-                    }
-                }
-                T* to = out + path.out(segment.row) + k;
-                for (int m3 = 0; m3 < d3; m3++) add(to + m3 * path.step, total[m3]);
-            }
-    }
-};
-
-template <class T>
-struct Backward {
-    const Shape& s;
-    const Chunk<T>& chunk;
-    const PathView<T>& path;
-    const T *h, *radial, *grad;
-    T *radial_grad, *h_grad, *q_grad;  // the last is null where it is not wanted
-
-    template <int d1, int d3>
-    void run() const {
-        spread<d1, d3>();
-        if (q_grad) project<d1, d3>();
-    }
-
-    template <int d1, int d3>
-    void spread() const {
-        const int64_t channels = s.channels, first = path.l1 * path.l1 * channels;
-        const T* q = chunk.q.data() + path.product * chunk_edges;
-        for (const Segment& segment : chunk.segments)
-            for (int64_t k = 0; k < channels; k += Simd<T>::lanes) {
-                Vec<T> g[d3];
-                for (int m3 = 0; m3 < d3; m3++) g[m3] = load(grad + path.out(segment.row) + m3 * path.step + k);
-                for (int e = segment.begin; e < segment.end; e++) {
-                    const Vec<T> r = load(radial + e * channels + k);
-                    const int64_t at = chunk.sent[e] + first + k;
-                    Vec<T> of_radial = {};
-                    for (int m1 = 0; m1 < d1; m1++) {
-                        Vec<T> message = {};
-                        for (int m3 = 0; m3 < d3; m3++)
-                            message += q[(m1 * d3 + m3) * chunk_edges + e] * g[m3];
-                        of_radial += message * load(h + at + m1 * channels);
-                        add(h_grad + at + m1 * channels, r * message);
-                    }
-                    store(radial_grad + e * channels + k, of_radial);
-                }
-            }
-    }
-
-    template <int d1, int d3>
-    void project() const {
-        const int64_t channels = s.channels;
-        T* q = q_grad + path.product * chunk_edges;
-        for (const Segment& segment : chunk.segments)
-            for (int e = segment.begin; e < segment.end; e++) {
-                Vec<T> total[d1 * d3] = {};
-                const T* sent = h + chunk.sent[e] + path.l1 * path.l1 * channels;
-                const T* g = grad + path.out(segment.row);
-                for (int64_t k = 0; k < channels; k += Simd<T>::lanes) {
-                    const Vec<T> r = load(radial + e * channels + k);
-                    Vec<T> message[d1];
-                    for (int m1 = 0; m1 < d1; m1++) message[m1] = r * load(sent + m1 * channels + k);
-                    for (int m3 = 0; m3 < d3; m3++) {
-                        const Vec<T> gm = load(g + m3 * path.step + k);
-                        for (int m1 = 0; m1 < d1; m1++) total[m1 * d3 + m3] += message[m1] * gm;
-                    }
-                }
-                for (int m = 0; m < d1 * d3; m++) q[m * chunk_edges + e] = sum<T>(total[m]);
-            }
-    }
-};
 
 template <class T>
 void forward(const Shape& s, const T* h, const T* phi, const T* weight, const T* y, T* const* out) {
@@ -142,7 +51,7 @@ void gradient(const Shape& s, const T* h, const T* phi, const T* weight, const T
         if (weight_grad) w_parts[t].assign(s.paths * n * channels, T(0));
         Chunk<T> chunk(s);
         std::vector<T> radial(chunk_edges * channels), of_radial(chunk_edges * channels);
-        std::vector<T> q_grad(y_grad ? chunk.q.size() : 0);
+        Projection<T> projection(s);
         int64_t row = begin;
         for (int64_t e = s.row_ptr[begin]; e < s.row_ptr[stop]; e += chunk_edges) {
             chunk.move(e, s.row_ptr[stop], row, y);
@@ -151,7 +60,7 @@ void gradient(const Shape& s, const T* h, const T* phi, const T* weight, const T
                 const PathView<T> path(s, p);
                 multiply<T>({phi + e * n, n, 1}, w[p], radial.data(), channels, count, channels, n, false);
                 const Backward<T> back{s, chunk, path, h, radial.data(), grad[path.l3], of_radial.data(), h_grad,
-                                       y_grad ? q_grad.data() : nullptr};
+                                       y_grad ? &projection : nullptr};
                 dispatch<0, 0>(back, path.l1, path.l3);
                 const Left<T> left{of_radial.data(), channels, 1};
                 if (phi_grad) multiply<T>(left, transposed[p], phi_grad + e * n, n, count, n, channels, p > 0);
@@ -161,7 +70,8 @@ void gradient(const Shape& s, const T* h, const T* phi, const T* weight, const T
             }
             if (y_grad) {
                 std::fill(y_grad + e * s.lm_edge, y_grad + (e + count) * s.lm_edge, T(0));
-                chunk.angular_back(q_grad, y_grad);
+                projection.add_to(y_grad, e, count);
+                projection.clear();
             }
         }
     });

@@ -28,7 +28,8 @@ struct Chunk {
     int64_t first = 0;
     int count = 0;
     std::vector<Segment> segments;
-    int64_t sent[chunk_edges] = {};  // where the sender's features begin
+    int64_t sent[chunk_edges] = {};                              // where the sender's features begin
+    int64_t read[chunk_edges] = {}, written[chunk_edges] = {};   // where R begins, and its gradient
     std::vector<T> q;
 
     explicit Chunk(const Shape& shape) : s(shape), q(shape.products * chunk_edges) {}
@@ -43,7 +44,10 @@ struct Chunk {
             segments.push_back({row, e, stop});
             e = stop;
         }
-        for (int e = 0; e < count; e++) sent[e] = s.sender[first + e] * s.lm_hidden * s.channels;
+        for (int e = 0; e < count; e++) {
+            sent[e] = s.sender[first + e] * s.lm_hidden * s.channels;
+            read[e] = written[e] = e * s.channels;
+        }
         angular(y, q);
     }
 
@@ -61,31 +65,66 @@ struct Chunk {
             for (int e = 0; e < chunk_edges; e++) out[e] += c * column[e];
         }
     }
-
-    // The adjoint of angular: adds to the gradient of y.
-    void angular_back(const std::vector<T>& q_grad, T* y_grad) const {
-        for (int64_t i = 0; i < s.entries; i++) {
-            const T* from = q_grad.data() + s.entry[2 * i] * chunk_edges;
-            const T c = static_cast<T>(s.coefficient[i]);
-            for (int e = 0; e < count; e++) y_grad[(first + e) * s.lm_edge + s.entry[2 * i + 1]] += c * from[e];
-        }
-    }
 };
 
 // One path within a chunk.
 template <class T>
 struct PathView {
-    int64_t l1, l3, product;
+    int64_t index, l1, l3, product;
     int64_t step, shift;  // of a component of A, where this path's channels begin in it
 
     PathView(const Shape& s, int64_t p)
-        : l1(s.path[5 * p]),
+        : index(p),
+          l1(s.path[5 * p]),
           l3(s.path[5 * p + 1]),
           product(s.path[5 * p + 4]),
           step(s.path[5 * p + 3] * s.channels),
           shift(s.path[5 * p + 2] * s.channels) {}
 
     int64_t out(int64_t row) const { return row * (2 * l3 + 1) * step + shift; }
+};
+
+// The gradient by Y of a chunk's edges, the adjoint of angular: vectors over the channels, whose elements are summed
+// when all paths are in, not for each product.
+template <class T>
+struct Projection {
+    struct Entry {
+        int64_t product, lm;  // (m1, m3) of the path, (l2, m2)
+        T coefficient;
+    };
+    const Shape& s;
+    std::vector<std::vector<Entry>> entries;  // of each path, ascending in lm
+    std::vector<T> data;                      // [edges, lm, lanes]
+
+    explicit Projection(const Shape& shape)
+        : s(shape), entries(shape.paths), data(chunk_edges * shape.lm_edge * Simd<T>::lanes) {
+        for (int64_t i = 0; i < s.entries; i++) {
+            int64_t p = s.paths - 1;
+            while (s.path[5 * p + 4] > s.entry[2 * i]) p--;
+            const T c = static_cast<T>(s.coefficient[i]);
+            entries[p].push_back({s.entry[2 * i] - s.path[5 * p + 4], s.entry[2 * i + 1], c});
+        }
+    }
+
+    void clear() { std::fill(data.begin(), data.end(), T(0)); }
+
+    // Adds what the products [(m1, m3)] of an edge and a path give.
+    INLINE void add(int64_t path, int e, const Vec<T>* product) {
+        T* to = data.data() + e * s.lm_edge * Simd<T>::lanes;
+        const std::vector<Entry>& list = entries[path];
+        for (size_t i = 0; i < list.size();) {
+            const int64_t lm = list[i].lm;
+            Vec<T> total = {};
+            for (; i < list.size() && list[i].lm == lm; i++) total += list[i].coefficient * product[list[i].product];
+            ::add(to + lm * Simd<T>::lanes, total);
+        }
+    }
+
+    // Adds the sums to the gradient of edges first .. first + count.
+    void add_to(T* y_grad, int64_t first, int count) const {
+        for (int64_t i = 0; i < count * s.lm_edge; i++)
+            y_grad[first * s.lm_edge + i] += sum<T>(load(data.data() + i * Simd<T>::lanes));
+    }
 };
 
 // The gradient by h, a part for each thread over the senders its edges have; the parts are summed in their order.

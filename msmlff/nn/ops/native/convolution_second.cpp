@@ -1,86 +1,12 @@
 // The gradient of <v, dE/d(h, phi, W, Y)>, E's gradient by A given, by (h, phi, W, Y) and by that gradient. With
 // v's part of a quantity written v_, v_R = v_phi W + phi v_W, and a message M = R h, v_M = v_R h + R v_h.
-#include "convolution.h"
+#include "convolution_kernels.h"
 
 namespace {
 
 template <class T>
 struct Operands {
     const T *h, *phi, *weight, *y;
-};
-
-template <class T>
-struct Second {
-    const Shape& s;
-    const Chunk<T>& chunk;
-    const PathView<T>& path;
-    const T *v_q, *h, *v_h, *radial, *v_radial, *grad;
-    T *out, *of_radial, *of_v_radial, *h_grad, *q_grad;  // the last is null where it is not wanted
-
-    template <int d1, int d3>
-    void run() const {
-        move<d1, d3>();
-        if (q_grad) project<d1, d3>();
-    }
-
-    template <int d1, int d3>
-    void move() const {
-        const int64_t channels = s.channels, first = path.l1 * path.l1 * channels;
-        const T* q = chunk.q.data() + path.product * chunk_edges;
-        const T* vq = v_q + path.product * chunk_edges;
-        for (const Segment& segment : chunk.segments)
-            for (int64_t k = 0; k < channels; k += Simd<T>::lanes) {
-                const int64_t start = path.out(segment.row) + k;
-                Vec<T> g[d3], total[d3] = {};
-                for (int m3 = 0; m3 < d3; m3++) g[m3] = load(grad + start + m3 * path.step);
-                for (int e = segment.begin; e < segment.end; e++) {
-                    const Vec<T> r = load(radial + e * channels + k), vr = load(v_radial + e * channels + k);
-                    const int64_t at = chunk.sent[e] + first + k;
-                    Vec<T> by_r = {}, by_vr = {};
-                    for (int m1 = 0; m1 < d1; m1++) {
-                        const Vec<T> x = load(h + at + m1 * channels), vx = load(v_h + at + m1 * channels);
-                        const Vec<T> message = r * x, v_message = vr * x + r * vx;
-                        Vec<T> along = {}, v_along = {};
-                        for (int m3 = 0; m3 < d3; m3++) {
-                            const T a = q[(m1 * d3 + m3) * chunk_edges + e];
-                            const T va = vq[(m1 * d3 + m3) * chunk_edges + e];
-                            total[m3] += a * v_message;
-                            total[m3] += va * message;
-                            along += a * g[m3];
-                            v_along += va * g[m3];
-                        }
-                        by_vr += along * x;
-                        by_r += along * vx;
-                        by_r += v_along * x;
-                        add(h_grad + at + m1 * channels, along * vr + v_along * r);
-                    }
-                    store(of_radial + e * channels + k, by_r);
-                    store(of_v_radial + e * channels + k, by_vr);
-                }
-                for (int m3 = 0; m3 < d3; m3++) add(out + start + m3 * path.step, total[m3]);
-            }
-    }
-
-    template <int d1, int d3>
-    void project() const {
-        const int64_t channels = s.channels, first = path.l1 * path.l1 * channels;
-        T* q = q_grad + path.product * chunk_edges;
-        for (const Segment& segment : chunk.segments)
-            for (int e = segment.begin; e < segment.end; e++) {
-                Vec<T> total[d1 * d3] = {};
-                const T* g = grad + path.out(segment.row);
-                for (int64_t k = 0; k < channels; k += Simd<T>::lanes) {
-                    const Vec<T> r = load(radial + e * channels + k), vr = load(v_radial + e * channels + k);
-                    const int64_t at = chunk.sent[e] + first + k;
-                    for (int m1 = 0; m1 < d1; m1++) {
-                        const Vec<T> v_message = vr * load(h + at + m1 * channels) + r * load(v_h + at + m1 * channels);
-                        for (int m3 = 0; m3 < d3; m3++)
-                            total[m1 * d3 + m3] += v_message * load(g + m3 * path.step + k);
-                    }
-                }
-                for (int m = 0; m < d1 * d3; m++) q[m * chunk_edges + e] = sum<T>(total[m]);
-            }
-    }
 };
 
 // The packed weights, and those of v where v moves them.
@@ -109,12 +35,12 @@ struct Worker {
     const Weights<T>& weights;
     T *h_grad, *weight_grad;
     Chunk<T> chunk;
-    std::vector<T> v_q, q_grad, radial, v_radial, of_radial, of_v_radial;
+    Projection<T> projection;
+    std::vector<T> v_q, radial, v_radial, of_radial, of_v_radial;
 
     void run(int64_t begin, int64_t stop) {
         const int64_t size = chunk_edges * s.channels;
         v_q.resize(chunk.q.size());
-        if (to[3]) q_grad.resize(chunk.q.size());
         for (auto* scratch : {&radial, &v_radial, &of_radial, &of_v_radial}) scratch->resize(size);
         int64_t row = begin;
         for (int64_t e = s.row_ptr[begin]; e < s.row_ptr[stop]; e += chunk_edges) {
@@ -123,7 +49,8 @@ struct Worker {
             for (int64_t p = 0; p < s.paths; p++) one_path(e, p);
             if (!to[3]) continue;
             std::fill(to[3] + e * s.lm_edge, to[3] + (e + chunk.count) * s.lm_edge, T(0));
-            chunk.angular_back(q_grad, to[3]);
+            projection.add_to(to[3], e, chunk.count);
+            projection.clear();
         }
     }
 
@@ -138,7 +65,7 @@ struct Worker {
         if (moves) multiply<T>(phi, weights.v_w[p], v_radial.data(), channels, count, channels, n, true);
         const Second<T> second{s, chunk, path, v_q.data(), x.h, v.h, radial.data(), v_radial.data(), grad[path.l3],
                                out[path.l3], of_radial.data(), of_v_radial.data(), h_grad,
-                               to[3] ? q_grad.data() : nullptr};
+                               to[3] ? &projection : nullptr};
         dispatch<0, 0>(second, path.l1, path.l3);
         const Left<T> of_r{of_radial.data(), channels, 1}, of_vr{of_v_radial.data(), channels, 1};
         if (to[1]) {
@@ -170,7 +97,7 @@ void second(const Shape& s, const Operands<T>& x, const Operands<T>& v, const T*
         T* h_grad = h_parts.open(t, s.row_ptr[begin], s.row_ptr[stop]);
         if (to[2]) w_parts[t].assign(s.paths * s.radial * s.channels, T(0));
         T* weight_grad = to[2] ? w_parts[t].data() : nullptr;
-        Worker<T>{s, x, v, grad, to, out, weights, h_grad, weight_grad, Chunk<T>(s), {}, {}, {}, {}, {}, {}}.run(
+        Worker<T>{s, x, v, grad, to, out, weights, h_grad, weight_grad, Chunk<T>(s), Projection<T>(s), {}, {}, {}, {}, {}}.run(
             begin, stop);
     });
     h_parts.sum_to(to[0]);
