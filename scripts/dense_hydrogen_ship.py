@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 import msmlff
-from msmlff.analysis.observables import min_pair_distance, molecular_fraction, pressure
+from msmlff.analysis.pairs import min_pair_distance
 from msmlff.analysis.plots import plot_molecular_fraction, plot_pressure, plot_rdf_by_density
+from msmlff.analysis.structure import molecular_fraction
+from msmlff.analysis.thermodynamics import pressure
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import read_frames, write_frames
 

@@ -31,10 +31,10 @@ from dense_hydrogen_md import (
 from dense_hydrogen_plan import Plan, lattice_start, packing_start, seed_frames
 from dense_hydrogen_ship import ship
 
-from msmlff.analysis.observables import min_pair_distance
+from msmlff.analysis.pairs import min_pair_distance
 from msmlff.data.configuration import Configuration
 from msmlff.labeling import Labeler, LabelResult, XTBEngine, with_labels
-from msmlff.simulation import LangevinSettings
+from msmlff.simulation import NVT, Limits, MDSettings
 
 EXPLORE_EVERY_FS = 10.0
 FIRST_LABELS, LATER_LABELS = 2, 1  # frames labelled per replica in the first and in later rounds
@@ -132,20 +132,18 @@ class Maker:
             ]
             every = max(1, round(EXPLORE_EVERY_FS / self.plan.timestep_fs))
             count = max(1, round(length / self.plan.timestep_fs / every))
-            settings = self.settings(self.plan.explore_friction, seed=r, hot=10.0)
-            task = Task(str(model), starts, list(range(len(starts))), settings, 0, every, count)
+            ensemble, settings = langevin(self.plan.explore_friction), self.settings(seed=r, hot=10.0)
+            task = Task(str(model), starts, list(range(len(starts))), ensemble, settings, 0, every, count)
             save_trajectories(path, timed(f"round {r} MD", task, self.processes))
         return load_trajectories(path)
 
-    def settings(self, friction: float, seed: int, hot: float) -> LangevinSettings:
+    def settings(self, seed: int, hot: float) -> MDSettings:
         plan = self.plan
-        return LangevinSettings(
+        return MDSettings(
             timestep_fs=plan.timestep_fs,
             temperature=plan.temperature,
-            friction=friction,
             seed=seed,
-            min_distance=plan.min_distance,
-            max_temperature=hot * plan.temperature,
+            limits=Limits(min_distance=plan.min_distance, max_temperature=hot * plan.temperature),
         )
 
     def produce(self, model: Path) -> dict[str, list[Trajectory]]:
@@ -176,11 +174,12 @@ class Maker:
         skip = max(0, round(plan.equilibration_fs / plan.timestep_fs) - every)
         for attempt in range(MAX_ATTEMPTS):
             left = [k for k in range(len(starts)) if k not in done]
-            settings = self.settings(plan.friction, seed=1000 + 10 * number + attempt, hot=5.0)
+            settings = self.settings(seed=1000 + 10 * number + attempt, hot=5.0)
             task = Task(
                 str(model),
                 [starts[k] for k in left],
                 left,
+                langevin(plan.friction),
                 settings,
                 skip,
                 every,
@@ -218,6 +217,11 @@ class Maker:
                         kept[k].append(with_labels(frame, result))
             out[split] = [f for k in kept for f in kept[k]]
         return out
+
+
+def langevin(friction: float) -> NVT:
+    """BAOAB of a friction in 1/fs."""
+    return NVT(thermostat="langevin", thermostat_time=1.0 / friction)
 
 
 def chosen(trajectory: Trajectory, plan: Plan, count: int) -> list[Configuration]:

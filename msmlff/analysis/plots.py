@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msmlff.analysis.errors import Predictions, parity_pairs, sort_groups
-from msmlff.analysis.observables import density, molecular_fraction, pressure, rdf
+from msmlff.analysis.structure import molecular_fraction, rdf
+from msmlff.analysis.thermodynamics import density, pressure
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
@@ -41,8 +42,8 @@ def plot_rdf_by_density(
     colours = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.92, len(drawn)))
     figure, axes = _figure()
     for name, colour in zip(drawn, colours, strict=True):
-        r, g = rdf(groups[name], r_max, bins)
-        axes.plot(r, g, color=colour, linewidth=1.4, label=f"{means[name]:.2f}")
+        g = rdf(groups[name], r_max, bins)
+        axes.plot(g.x, g.y, color=colour, linewidth=1.4, label=f"{means[name]:.2f}")
     axes.axhline(1.0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set(xlabel="r / Å", ylabel="g(r)", xlim=(0, r_max), ylim=(0, None))
     axes.legend(title="g/cm³", frameon=False, fontsize=8, title_fontsize=8)

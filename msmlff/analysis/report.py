@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from msmlff.analysis import report_error_figures, report_figures
 from msmlff.analysis.errors import Predictions, sort_groups
-from msmlff.analysis.figure_style import MOST_GROUPS, FigureBlock
-from msmlff.analysis.html import page_template
-from msmlff.analysis.report_blocks import Section, TableBlock
+from msmlff.analysis.figure_style import MOST_GROUPS
+from msmlff.analysis.observables_page import observables_section
+from msmlff.analysis.page import write_page
+from msmlff.analysis.report_blocks import Section, TableBlock, Tile
 from msmlff.analysis.report_coverage import coverage_section
 from msmlff.analysis.run_folder import RunFolder, group_label, model_label, read_run
 from msmlff.analysis.tables import NOTHING
 from msmlff.analysis.tables import figure as number
-
-WORST_FRAMES = 8
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A key number of the headline."""
-
-    label: str
-    value: str
-    unit: str
-    note: str
+from msmlff.analysis.worst_frames import worst_table, worst_viewer
 
 
 def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) -> Path:
@@ -64,31 +51,22 @@ def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) ->
         _model_section(run),
         _machine_section(run),
     ]
-    template = page_template("report.html.j2", figure_json=_figure_json)
-    page = template.render(
+    if (observables := observables_section(run.path)) is not None:
+        sections.insert(-3, observables)
+    return write_page(
+        run.path / "report.html",
+        "report.html.j2",
+        sections,
         title=run.title,
         summary=_summary(run),
         status=_status(run),
         tiles=_tiles(run),
         command=run.record.get("command"),
         facts=_facts(run),
-        sections=sections,
         problems=[f"{name} could not be read: {why}" for name, why in run.problems.items()],
         config=run.config,
         files=sorted(_files(run.path)),
-        plotly=Markup(get_plotlyjs()),
     )
-    path = run.path / "report.html"
-    temporary = path.with_name(f".report.{os.getpid()}.html")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
-    return path
-
-
-def _figure_json(block: FigureBlock) -> Markup:
-    """JSON that may stand inside a script element: no "<", so nothing in it can end the element."""
-    text = block.figure.to_json() or "{}"
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _files(folder: Path) -> list[str]:
@@ -260,7 +238,9 @@ def _parity_section(run: RunFolder, group_name: str) -> Section:
     ) + report_error_figures.error_histograms(predictions)
     if not section.figures:
         section.missing.append("No prediction is finite.")
-    section.tables.append(_worst_frames(predictions, group_name))
+    section.tables.append(worst_table(predictions, group_name))
+    if (viewer := worst_viewer(predictions, run.worst)) is not None:
+        section.viewers.append(viewer)
     return section
 
 
@@ -268,24 +248,6 @@ def _shown_predictions(run: RunFolder) -> tuple[Predictions | None, str]:
     if "test" in run.predictions:
         return run.predictions["test"], "test"
     return run.predictions.get("val"), "validation"
-
-
-def _worst_frames(p: Predictions, group_name: str) -> TableBlock:
-    squared = np.square(p.forces - p.forces_label).sum(axis=1)
-    labelled = np.isfinite(p.forces_label).all(axis=1)
-    sums = np.bincount(p.frame_of_atom, np.where(labelled, squared, 0.0), minlength=len(p))
-    counts = np.bincount(p.frame_of_atom, labelled, minlength=len(p))
-    rmse = 1e3 * np.sqrt(sums / np.maximum(3 * counts, 1))
-    energy = 1e3 * (p.energy - p.energy_label) / p.num_atoms
-    # a prediction that is not finite is the worst there is
-    order = np.argsort(-np.where(np.isfinite(rmse), rmse, np.inf), kind="stable")[:WORST_FRAMES]
-    rows = []
-    for i in order:
-        force = number(float(rmse[i])) if counts[i] else NOTHING
-        error = number(float(energy[i])) if np.isfinite(p.energy_label[i]) else NOTHING
-        rows.append((str(p.frame_id[i]), str(p.group[i]) or NOTHING, str(p.num_atoms[i]), force, error))
-    headings = ("frame", group_name, "atoms", "force RMSE / meV/Å", "energy error / meV/atom")
-    return TableBlock(rows, headings, title="Frames with the largest force errors")
 
 
 def _slices_section(run: RunFolder, group_name: str) -> Section:

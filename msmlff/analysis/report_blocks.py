@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msmlff.analysis.figure_style import FigureBlock
+from msmlff.analysis.viewer import ViewerBlock
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,25 @@ class TableBlock:
     caption: str = ""
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A key number of the headline."""
+
+    label: str
+    value: str
+    unit: str
+    note: str
+
+
 @dataclass
 class Section:
-    """A part of the report: tables before and after its figures; ``missing`` says why some are not there,
-    ``short`` is its title in the list of sections."""
+    """A part of the report: tables before and after its figures and viewers of structures; ``missing`` says
+    why some are not there, ``short`` is its title in the list of sections."""
 
     name: str
     title: str
     figures: list[FigureBlock] = field(default_factory=list)
+    viewers: list[ViewerBlock] = field(default_factory=list)
     lead: list[TableBlock] = field(default_factory=list)
     tables: list[TableBlock] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from msmlff.analysis.errors import Predictions, error_table
+from msmlff.data.configuration import Configuration
+from msmlff.data.formats import read_frames
 from msmlff.errors import InputError
 
 
@@ -30,6 +32,7 @@ class RunFolder:
         metrics: columns of metrics.csv, name -> [rows] float64, NaN where a row has no value.
         predictions: "val" and "test", as far as they exist.
         errors: test_metrics.json; worked out of the test predictions where it is absent.
+        worst: geometries of the frames with the largest force errors (worst_frames.extxyz).
         problems: file name -> why it could not be used, for files that exist and are broken.
     """
 
@@ -41,6 +44,7 @@ class RunFolder:
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
     predictions: dict[str, Predictions] = field(default_factory=dict)
     errors: dict[str, Any] | None = None
+    worst: list[Configuration] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -117,8 +121,13 @@ def read_run(path: str | Path) -> RunFolder:
         metrics=read("metrics.csv", _columns) or {},
         predictions=predictions,
         errors=errors,
+        worst=read("worst_frames.extxyz", _frames) or [],
         problems=problems,
     )
+
+
+def _frames(file: Path) -> list[Configuration]:
+    return list(read_frames(file)) if file.exists() else []
 
 
 def _json_object(file: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ MAP = "map.png"  # of distill alone
 FILES = (
     CONFIG, RECORD, *CHOSEN, "metrics.csv", "metrics.writing",
     "predictions_val.npz", "predictions_test.npz", "val_metrics.json", "test_metrics.json",
-    "model.safetensors", "report.html", "wandb_id.txt", "checkpoints/best.ckpt", LAST,
+    "worst_frames.extxyz", "observables.json", "model.safetensors", "report.html", "wandb_id.txt",
+    "checkpoints/best.ckpt", LAST,
     "checkpoints/best.writing", "checkpoints/last.writing", "tensorboard/hparams.yaml",
 )  # fmt: skip
 EVENTS = "events.out.tfevents."  # TensorBoard's files, named by time and host

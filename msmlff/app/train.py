@@ -16,6 +16,7 @@ from rich.console import Console
 from msmlff.analysis.errors import error_table, save_error_table
 from msmlff.analysis.report import write_report
 from msmlff.analysis.tables import error_table_view, start_page
+from msmlff.analysis.worst_frames import save_worst_frames
 from msmlff.app.backend import check_choice, run_backend
 from msmlff.app.config import check_values, typed
 from msmlff.app.folder import CONFIG, claim, read_config
@@ -209,6 +210,8 @@ def _test(run_: Prepared, result: FitResult, folder: Path, device: str, console:
             continue
         predictions = predict(result.model, frames, run_.spec, device)
         predictions.save(folder / f"predictions_{name}.npz")
+        if name == "test" or run_.test is None:
+            save_worst_frames(predictions, frames.frames, folder)
         table = error_table(predictions)
         save_error_table(table, folder / f"{name}_metrics.json")
         if name == "test" or run_.test is None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from msmlff.analysis.errors import Predictions, error_table, save_error_table
+from msmlff.analysis.worst_frames import save_worst_frames
+from msmlff.data.configuration import Configuration
 
 DENSITIES = [f"{rho:.2f}" for rho in np.linspace(0.98, 1.41, 23)]
 N_POOL = 575
@@ -207,6 +209,19 @@ seed: 1
 """
 
 
+def fake_frames(p: Predictions) -> list[Configuration]:
+    """Geometries of the frames that were predicted: molecules at random in a cube."""
+    rng = np.random.default_rng(8)
+    frames = []
+    for atoms in p.num_atoms:
+        centres = 6.0 * rng.random((atoms // 2, 1, 3))
+        half = rng.normal(size=(atoms // 2, 1, 3))
+        half *= 0.37 / np.linalg.norm(half, axis=2, keepdims=True)
+        positions = np.concatenate([centres - half, centres + half], axis=1).reshape(-1, 3)
+        frames.append(Configuration(np.ones(atoms, int), positions, 6.0 * np.eye(3), np.ones(3, bool)))
+    return frames
+
+
 def write_run(run: Path, *, stress: bool = True, selector: str = "CPD", **record: Any) -> Path:
     """A complete run folder but for the model and its checkpoints; keyword arguments change the record."""
     run.mkdir(parents=True, exist_ok=True)
@@ -215,6 +230,7 @@ def write_run(run: Path, *, stress: bool = True, selector: str = "CPD", **record
     write_selection(run, selector)
     test = fake_predictions(0, stress=stress)
     test.save(run / "predictions_test.npz")
+    save_worst_frames(test, fake_frames(test), run)
     fake_predictions(1, per_group=2, stress=stress).save(run / "predictions_val.npz")
     save_error_table(error_table(test), run / "test_metrics.json")
     chosen = len(json.loads((run / "selection.json").read_text())["ids"])

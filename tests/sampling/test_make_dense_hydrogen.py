@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msmlff.analysis.observables import density, min_pair_distance, pressure
+from msmlff.analysis.pairs import min_pair_distance
+from msmlff.analysis.thermodynamics import density, pressure
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import read_frames
 from msmlff.labeling import XTBEngine

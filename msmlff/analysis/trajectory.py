@@ -1,0 +1,183 @@
+"""A trajectory: frames of the same atoms in time order, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from ase.data import atomic_masses
+from ase.units import fs, kB
+
+from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors import minimum_image
+from msmlff.errors import InputError
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Frames of the same atoms, equally spaced in time.
+
+    Attributes:
+        numbers: [atoms] int64.
+        positions: [frames, atoms, 3] Å, wrapped or not.
+        cell: [frames, 3, 3] Å.
+        pbc: [3] bool.
+        interval_fs: time from frame to frame; None where it is not known.
+        velocities: [frames, atoms, 3] Å/fs, or None.
+        energy: [frames] eV, potential energy, NaN where it is not known.
+        stress: [frames, 3, 3] eV/Å³, of the potential alone, NaN where it is not known.
+        source: where it came from, for messages.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    interval_fs: float | None = None
+    velocities: np.ndarray | None = None
+    energy: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, kept: slice) -> Trajectory:
+        """A part of the frames; a step stretches the interval."""
+        per_frame = {"positions", "cell", "velocities", "energy", "stress"}
+        parts = {
+            f.name: getattr(self, f.name)[kept]
+            for f in fields(self)
+            if f.name in per_frame and getattr(self, f.name) is not None
+        }
+        step = abs(kept.step or 1)
+        interval = None if self.interval_fs is None else self.interval_fs * step
+        return replace(self, interval_fs=interval, **parts)
+
+    @property
+    def masses(self) -> np.ndarray:
+        """[atoms] atomic mass units."""
+        return np.asarray(atomic_masses[self.numbers])
+
+    @property
+    def volume(self) -> np.ndarray:
+        """[frames] Å³."""
+        return np.abs(np.linalg.det(self.cell))
+
+    @property
+    def time_fs(self) -> np.ndarray:
+        """[frames] fs since the first frame."""
+        return np.arange(len(self)) * self.need_interval("time")
+
+    def frames(self) -> list[Configuration]:
+        """The frames one by one, with energies and stresses as labels."""
+        return [
+            Configuration(
+                self.numbers,
+                self.positions[i],
+                self.cell[i],
+                self.pbc,
+                energy=float("nan") if self.energy is None else float(self.energy[i]),
+                stress=None if self.stress is None or np.isnan(self.stress[i]).any() else self.stress[i],
+                source=f"{self.source}:{i}" if self.source else "",
+            )
+            for i in range(len(self))
+        ]
+
+    def need_interval(self, what: str) -> float:
+        """The time between frames in fs. Raises InputError where it is not known."""
+        if self.interval_fs is None:
+            raise InputError(
+                f"{what}: {self.source or 'the trajectory'} does not say how far apart its frames are; write "
+                "interval_fs=..., the fs from one stored frame to the next"
+            )
+        return self.interval_fs
+
+    def need_velocities(self, what: str) -> np.ndarray:
+        """[frames, atoms, 3] Å/fs. Raises InputError where there are none."""
+        if self.velocities is None:
+            raise InputError(
+                f"{what}: {self.source or 'the trajectory'} holds no velocities; store them (extended XYZ: a "
+                "column momenta or velocities), or leave this observable out"
+            )
+        return self.velocities
+
+
+def from_frames(
+    frames: Sequence[Configuration],
+    interval_fs: float | None = None,
+    velocities: Sequence[np.ndarray] | None = None,
+    source: str = "",
+) -> Trajectory:
+    """A trajectory of frames that hold the same atoms in the same order.
+
+    Args:
+        frames: at least one; energies and stresses are kept where frames have them.
+        interval_fs: time from frame to frame; None: from the frames' info ``time_fs`` where all have it.
+        velocities: [atoms, 3] Å/fs of each frame.
+        source: for messages.
+
+    Raises:
+        InputError: no frames, other atoms or other periodic directions in a frame, uneven times.
+    """
+    if not len(frames):
+        raise InputError(f"{source or 'the trajectory'} holds no frames")
+    first = frames[0]
+    for i, frame in enumerate(frames):
+        if not np.array_equal(frame.numbers, first.numbers) or not np.array_equal(frame.pbc, first.pbc):
+            raise InputError(
+                f"{frame.source or f'frame {i}'} holds other atoms (or periodic directions) than the first "
+                "frame: a trajectory has the same atoms in the same order throughout; split the file"
+            )
+    if interval_fs is None:
+        interval_fs = spacing([frame.info.get("time_fs") for frame in frames], source)
+    stress = [np.full((3, 3), np.nan) if f.stress is None else f.stress for f in frames]
+    energy = np.array([f.energy for f in frames])
+    return Trajectory(
+        numbers=np.asarray(first.numbers),
+        positions=np.stack([f.positions for f in frames]),
+        cell=np.stack([f.cell for f in frames]),
+        pbc=np.asarray(first.pbc, dtype=bool),
+        interval_fs=interval_fs,
+        velocities=None if velocities is None else np.stack(list(velocities)),
+        energy=energy if np.isfinite(energy).any() else None,
+        stress=np.stack(stress) if any(f.stress is not None for f in frames) else None,
+        source=source,
+    )
+
+
+def spacing(times: Sequence[object], source: str) -> float | None:
+    """The spacing of equally spaced times in fs; None where not every frame has one."""
+    if len(times) < 2 or not all(isinstance(t, int | float) for t in times):
+        return None
+    steps = np.diff(np.array(times, dtype=np.float64))
+    if steps.min() <= 0 or np.ptp(steps) > 1e-3 * steps.mean():
+        raise InputError(
+            f"{source or 'the trajectory'}: frames are {steps.min():g} to {steps.max():g} fs apart "
+            "(time_fs); store them at equal intervals, or write interval_fs=... if the times are wrong"
+        )
+    return float(steps.mean())
+
+
+def unwrapped(trajectory: Trajectory) -> np.ndarray:
+    """[frames, atoms, 3] Å, paths that do not jump when an atom leaves the cell on one side.
+
+    Each step is the shortest image of the step between two frames, which conserves diffusion also where
+    the cell breathes (von Bülow, Bullerjahn, Hummer, J. Chem. Phys. 153, 021101 (2020), eq. 5). Paths that
+    are unwrapped already are returned as they are, as long as no atom moves half a cell between frames.
+    """
+    positions = trajectory.positions
+    if not trajectory.pbc.any() or len(trajectory) < 2:
+        return positions
+    steps = np.diff(positions, axis=0)
+    for i, step in enumerate(steps):
+        steps[i] = minimum_image(step, trajectory.cell[i + 1], trajectory.pbc)
+    return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, axis=0)])
+
+
+def temperatures(trajectory: Trajectory) -> np.ndarray:
+    """[frames] K, kinetic temperature, 3 degrees of freedom an atom. InputError without velocities."""
+    velocities = trajectory.need_velocities("temperature")
+    per_frame = np.einsum("a,fai->f", trajectory.masses, velocities**2) / fs**2
+    return np.asarray(per_frame / (3 * len(trajectory.numbers) * kB))

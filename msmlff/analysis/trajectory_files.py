@@ -1,0 +1,171 @@
+"""Trajectories from files."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.units import fs
+
+from msmlff.analysis.trajectory import Trajectory, from_frames, spacing
+from msmlff.data.configuration import Configuration
+from msmlff.data.formats import from_ase, read_frames
+from msmlff.errors import InputError
+
+MOMENTA = "momenta"  # column of extended XYZ as ASE writes it, in its units
+VELOCITIES = ("velocities", "vel", "velo")  # as others write them, in Å/fs
+_XYZ = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+
+
+def read_trajectory(
+    path: Path | str,
+    interval_fs: float | None = None,
+    kept: slice = slice(None),
+    replica: int | None = None,
+) -> Trajectory:
+    """The frames of a file, or of a simulation's folder, as one trajectory.
+
+    Everything ``data.formats.read_frames`` reads, and the HDF5 files of ``msmlff simulate``. Velocities come
+    from these, from ASE's trajectories, and from the columns ``momenta`` (ASE's units) or ``velocities``,
+    ``vel``, ``velo`` (Å/fs) of extended XYZ; the time between frames from their info ``time_fs``.
+
+    Args:
+        interval_fs: from frame to frame of the file; None: from the frames.
+        kept: which frames.
+        replica: which one, where there are several.
+
+    Raises:
+        InputError: naming file and frame: no such file, no frames, frames of different atoms, uneven times,
+            several replicas.
+    """
+    path = find_trajectory(Path(path), replica)
+    if path.suffix in (".h5", ".hdf5"):
+        return _read_hdf5(path, interval_fs, kept, replica)
+    frames, velocities = [], []
+    for frame, moving in _read(path):
+        frames.append(frame)
+        velocities.append(moving)
+    known = [v for v in velocities if v is not None]
+    if known and len(known) < len(frames):
+        raise InputError(f"{path}: some frames hold velocities, others none")
+    whole = from_frames(frames, interval_fs, known or None, str(path))
+    return _not_empty(whole[kept], len(whole))
+
+
+def find_trajectory(path: Path, replica: int | None = None) -> Path:
+    """The file itself, or the trajectory in a folder of ``msmlff simulate``.
+
+    Raises:
+        InputError: there is none, or several and no ``replica`` says which.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"there is no file {path}: write trajectory=FILE")
+    for name in ("trajectory.h5", "trajectory.extxyz"):
+        if (path / name).is_file():
+            return path / name
+    several = {int(p.stem.removeprefix("trajectory_")): p for p in path.glob("trajectory_*.extxyz")}
+    if not several:
+        raise InputError(f"{path} holds no trajectory.extxyz or trajectory.h5: give the file")
+    return several[_chosen(replica, sorted(several), path)]
+
+
+def _chosen(replica: int | None, there: list[int], path: Path) -> int:
+    if replica is None and len(there) == 1:
+        return there[0]
+    if replica not in there:
+        which = "which one is meant" if replica is None else f"not replica {replica}"
+        raise InputError(f"{path} holds replicas {there[0]} to {there[-1]}, {which}: write replica=...")
+    return replica
+
+
+def _not_empty(trajectory: Trajectory, whole: int) -> Trajectory:
+    if not len(trajectory):
+        raise InputError(
+            f"{trajectory.source}: of its {whole} frames none is left; change first, last or every"
+        )
+    return trajectory
+
+
+def _read_hdf5(path: Path, interval_fs: float | None, kept: slice, replica: int | None) -> Trajectory:
+    """A group replica_K of the files ``simulation.trajectory.HDF5Trajectory`` writes."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            there = sorted(int(name.removeprefix("replica_")) for name in file if name.startswith("replica_"))
+            if not there:
+                raise InputError(f"{path}: an HDF5 file, but not one of msmlff simulate (no replica_0)")
+            group = file[f"replica_{_chosen(replica, there, path)}"]
+            times = np.asarray(group["time"])
+            trajectory = Trajectory(
+                numbers=np.asarray(group["numbers"], dtype=np.int64),
+                positions=np.asarray(group["positions"][kept]),
+                cell=np.asarray(group["cell"][kept]),
+                pbc=np.asarray(group["pbc"], dtype=bool),
+                velocities=np.asarray(group["velocities"][kept]) if "velocities" in group else None,
+                energy=np.asarray(group["energy"][kept]),
+                source=str(path),
+            )
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read as a trajectory of msmlff simulate ({error})") from error
+    interval = interval_fs or spacing(times.tolist(), str(path))
+    step = 1 if kept.step is None else kept.step
+    return _not_empty(replace(trajectory, interval_fs=interval and interval * step), len(times))
+
+
+def _read(path: Path) -> Iterator[tuple[Configuration, np.ndarray | None]]:
+    """Frames with their velocities [atoms, 3] in Å/fs."""
+    name = path.name.lower()
+    if name.endswith(".traj") or (name.endswith(_XYZ) and _has_velocities(path)):
+        yield from _read_ase(path)
+    else:
+        yield from ((frame, None) for frame in read_frames(path))
+
+
+def _has_velocities(path: Path) -> bool:
+    """Whether the first frame of an extended XYZ file has a column of velocities."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            stream.readline()
+            comment = str(stream.readline())
+    except (OSError, UnicodeDecodeError, EOFError):
+        return False  # the reader of frames says what is wrong
+    names = "|".join((MOMENTA, *VELOCITIES))
+    return re.search(rf"Properties\s*=\s*\S*\b({names}):R:3", comment) is not None
+
+
+def _read_ase(path: Path) -> Iterator[tuple[Configuration, np.ndarray | None]]:
+    from ase.io import iread  # half a second that other files do not need
+
+    index = 0
+    images: Iterator[Atoms] = iter(iread(path, index=":"))
+    while True:
+        try:
+            atoms = next(images)
+        except StopIteration:
+            return
+        except Exception as error:  # ASE's parsers raise all kinds on bad files
+            raise InputError(f"{path}:{index}: ASE cannot read the frame ({error})") from error
+        moving = _velocities(atoms, f"{path}:{index}")
+        yield from_ase(atoms, source=f"{path}:{index}"), moving
+        index += 1
+
+
+def _velocities(atoms: Atoms, source: str) -> np.ndarray | None:
+    if MOMENTA in atoms.arrays:
+        return np.asarray(atoms.get_velocities() * fs)
+    name = next((n for n in VELOCITIES if n in atoms.arrays), None)
+    if name is None:
+        return None
+    values = np.asarray(atoms.arrays.pop(name), dtype=np.float64)
+    if values.shape != (len(atoms), 3) or not np.isfinite(values).all():
+        raise InputError(f"{source}: the column {name} does not hold 3 finite numbers for each atom")
+    return values

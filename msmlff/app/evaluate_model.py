@@ -1,0 +1,85 @@
+"""msmlff evaluate model=RUN: the simulation before the observables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from msmlff.app.config import compose_run
+from msmlff.app.hydra_run import run_hydra
+from msmlff.app.record import read_record
+from msmlff.errors import InputError, MSMLFFError
+
+SIMULATION = "simulation"  # folder of it, in that of the observables
+DEFAULT = ("output.every=10",)  # motion is looked at: frames a few fs apart
+
+
+def with_simulation_keys(arguments: list[str]) -> list[str]:
+    """The arguments with simulate.KEY=VALUE collected in simulate=[...], and models= for model=."""
+    own = [a for a in arguments if not a.startswith("simulate.")]
+    keys = [a.removeprefix("simulate.") for a in arguments if a.startswith("simulate.")]
+    if keys and any(a.startswith("simulate=") for a in own):
+        raise InputError("simulate=[...] and simulate.KEY=... are given: write one of the two")
+    if keys:
+        quoted = ", ".join("'" + key.replace("'", "\\'") + "'" for key in (*DEFAULT, *keys))
+        own.append(f"simulate=[{quoted}]")
+    # model is a group of choices of what to train, so the configuration calls it models
+    return [f"models={a.partition('=')[2]}" if a.startswith("model=") else a for a in own]
+
+
+def simulate_first(arguments: list[str], check: Callable[[DictConfig], Any]) -> list[str]:
+    """Run ``msmlff simulate`` into a folder of the evaluation's.
+
+    Args:
+        arguments: overrides of conf/evaluate.yaml with models=...
+        check: raises InputError for a configuration that could not be evaluated afterwards.
+
+    Returns:
+        The arguments with the folder as ``out``.
+
+    Raises:
+        InputError: of ``check``; a sweep.
+        MSMLFFError: the simulation ended before its first frame.
+    """
+    from msmlff.app import simulate
+
+    if any(a.startswith("-") for a in arguments):
+        raise InputError(
+            "a sweep is over trajectories: simulate first (msmlff simulate -m ...), then evaluate"
+        )
+    try:
+        config = merged(compose_run("evaluate", arguments)[1], {})
+    finally:
+        GlobalHydra.instance().clear()
+    check(config)
+    folder = Path(str(config.out)) / SIMULATION
+    own = [a.partition("=")[2] for a in arguments if a.startswith("models=")]
+    shared = [f"{key}={config[key]}" for key in ("threads",) if config[key] is not None]
+    system = [a for a in arguments if a.startswith("system=")]
+    keys = [f"models={own[-1]}", *system, *shared, *config.simulate, f"hydra.run.dir={folder}"]
+    run_hydra("simulate", simulate.hydra_job, keys)
+    if not any(folder.glob("trajectory*")):
+        raise MSMLFFError(f"the simulation in {folder} left no frames: nothing to evaluate")
+    return [*[a for a in arguments if not a.startswith("out=")], f"out={config.out}"]
+
+
+def merged(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    """A copy of the configuration with other values, references resolved, Hydra's part left out."""
+    names = [str(key) for key in config if key != "hydra"]
+    with open_dict(config):
+        plain = OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True)
+    assert isinstance(plain, dict)
+    return OmegaConf.create({**plain, **changes})
+
+
+def failures(trajectory: Path) -> tuple[str, ...]:
+    """What record.json of the simulation beside a trajectory says of replicas that failed."""
+    folder = trajectory if trajectory.is_dir() else trajectory.parent
+    record = read_record(folder)
+    if not str(record.get("command", "")).startswith("msmlff simulate"):
+        return ()
+    return tuple(map(str, record.get("failures", ())))

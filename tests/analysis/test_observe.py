@@ -1,0 +1,187 @@
+"""The observables by name, on disk and as a page."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.units import GPa
+
+from msmlff.analysis.observables_folder import ObservablesFolder, describe, load_observables, save_observables
+from msmlff.analysis.observables_page import with_error, write_observables_page
+from msmlff.analysis.observe import OBSERVABLES, observe
+from msmlff.analysis.observed import ObserveSettings, Quantity, Subject
+from msmlff.analysis.report import write_report
+from msmlff.analysis.trajectory import Trajectory
+from msmlff.errors import InputError
+
+
+def salt(frames: int = 120, seed: int = 0, **changes) -> Trajectory:
+    """A crystal of sodium chloride whose atoms vibrate, with made-up velocities, energies and stresses."""
+    rng = np.random.default_rng(seed)
+    crystal = bulk("NaCl", "rocksalt", 5.64, cubic=True)
+    time = 0.004 * np.arange(frames)[:, None, None]
+    omega = 2 * np.pi * rng.uniform(2, 8, size=(8, 3))
+    phase = rng.uniform(0, 2 * np.pi, size=(8, 3))
+    content = {
+        "numbers": crystal.numbers,
+        "positions": crystal.positions + 0.1 * np.sin(omega * time + phase),
+        "cell": np.broadcast_to(crystal.cell.array, (frames, 3, 3)),
+        "pbc": np.ones(3, bool),
+        "interval_fs": 4.0,
+        "velocities": 1e-4 * omega * np.cos(omega * time + phase),
+        "energy": -50 + 0.1 * rng.normal(size=frames),
+        "stress": -rng.normal(2.0, 0.1, size=frames)[:, None, None] * GPa * np.eye(3),
+        "source": "salt.extxyz",
+    }
+    return Trajectory(**{**content, **changes})
+
+
+def subject(trajectory: Trajectory | None = None, **more) -> Subject:
+    settings = more.pop("settings", ObserveSettings(rdf_window_fs=100.0))
+    return Subject(salt() if trajectory is None else trajectory, settings, **more)
+
+
+def test_everything_that_a_trajectory_allows():
+    found, missing = observe(subject())
+    assert set(found) | set(missing) == set(OBSERVABLES)
+    assert set(missing) == {"molecular_fraction", "equation_of_state"}
+    assert "other elements than hydrogen" in missing["molecular_fraction"]
+    assert found["pressure"].quantities["pressure of the potential"].value == pytest.approx(2.0, abs=0.05)
+    assert found["density"].quantities["density"].value == pytest.approx(2.16, abs=0.02)
+    coordination = found["coordination"].quantities
+    (name,) = [n for n in coordination if n.startswith("Na-Cl")]
+    assert coordination[name].value == pytest.approx(6, abs=0.1)
+    assert set(found["rdf"].curves) == {"all", "Na-Na", "Na-Cl", "Cl-Cl"}
+    assert any("do not diffuse" in note for note in found["diffusion"].notes)
+
+
+def test_what_is_asked_for_must_be_possible():
+    bare = salt(velocities=None, stress=None)
+    for name, message in {
+        "vacf": "holds no velocities",
+        "temperature": "holds no velocities",
+        "pressure": "have no stress",
+        "molecular_fraction": "other elements",
+        "rdfs": "there is no observable 'rdfs'; .*rdf, adf",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            observe(subject(bare), [name])
+    with pytest.raises(InputError, match=r"salt\.extxyz holds 1 frame"):
+        observe(subject(salt(1)), ["msd"])
+    with pytest.raises(InputError, match="not periodic"):
+        observe(subject(salt(pbc=np.zeros(3, bool))), ["rdf"])
+    with pytest.raises(InputError, match="no observables are named"):
+        observe(subject(), [])
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for change in ({"bins": 0}, {"blocks": 1}, {"cutoff": -1.0}, {"temperature": -3.0}):
+        (key,) = change
+        with pytest.raises(InputError, match=rf"settings\.{key}="):
+            ObserveSettings(**change)
+
+
+def test_finite_size_correction_of_diffusion():
+    plain = observe(subject(), ["diffusion"])[0]["diffusion"].quantities
+    settings = ObserveSettings(viscosity=1.0, temperature=300.0)
+    corrected = observe(subject(settings=settings), ["diffusion"])[0]["diffusion"].quantities
+    added = corrected["D of Na, infinite cell"].value - plain["D of Na"].value
+    # 2.837297 kB 300 K / (6 π 1 mPa s 5.64 Å)
+    assert added == pytest.approx(1.1054, rel=1e-3)
+    skewed = salt(cell=np.broadcast_to(np.diag([5.64, 5.64, 9.0]), (120, 3, 3)))
+    with pytest.raises(InputError, match="cubic"):
+        observe(subject(skewed, settings=settings), ["diffusion"])
+
+
+def test_pressure_and_drift_come_from_the_table_of_a_simulation():
+    rows = {
+        "time_fs": 4.0 * np.arange(50),
+        "pressure_GPa": np.full(50, 7.0),
+        "conserved_eV": -8.0 + 8e-6 * 4.0 * np.arange(50),
+    }
+    whole = subject(salt(stress=None), thermo=rows)
+    found = observe(whole, ["pressure", "drift"])[0]
+    assert found["pressure"].quantities["pressure"].value == 7.0
+    assert found["drift"].quantities["drift"].value == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    t = salt()
+    settings = ObserveSettings(rdf_window_fs=100.0)
+    found, missing = observe(Subject(t, settings))
+    other, _ = observe(Subject(salt(seed=1), settings), ["rdf", "density"])
+    labelled = [replace(t.frames()[i], info={"label": label}) for label, i in (("first", 0), ("last", -1))]
+    content = ObservablesFolder(
+        describe(t), found, other, describe(salt(seed=1)), {"rdf_error": 12.5}, missing, {}, labelled
+    )
+    save_observables(content, tmp_path)
+    return tmp_path
+
+
+def test_what_is_written_is_read(folder):
+    content = load_observables(folder)
+    found, _ = observe(subject())
+    assert list(content.found) == list(found)
+    for name, observed in found.items():
+        again = content.found[name]
+        assert list(again.quantities) == list(observed.quantities)
+        for label, quantity in observed.quantities.items():
+            assert again.quantities[label].value == pytest.approx(quantity.value, rel=1e-12, nan_ok=True)
+        for label, named in observed.curves.items():
+            np.testing.assert_allclose(again.curves[label].curve.y, named.curve.y, rtol=1e-8, atol=1e-12)
+            assert again.curves[label].x_title == named.x_title
+    assert set(content.reference) == {"rdf", "density"}
+    assert content.reference["rdf"].curves["Na-Cl"].curve.y.max() > 1
+    heading = (folder / "observables" / "rdf.csv").read_text().splitlines()[0]
+    assert heading == "of,curve,r / Å,g(r),error"
+    assert "NaN" not in (folder / "observables.json").read_text()
+
+
+def test_curves_of_an_earlier_evaluation_go(folder):
+    found, _ = observe(subject(), ["density"])
+    save_observables(ObservablesFolder(describe(salt()), found, structures=salt().frames()[:1]), folder)
+    assert [p.name for p in (folder / "observables").iterdir()] == ["structures.extxyz"]
+    assert list(load_observables(folder).found) == ["density"]
+
+
+def test_page_of_its_own(folder):
+    page = write_observables_page(folder, "msmlff evaluate trajectory=salt.extxyz").read_text()
+    assert "<title>ClNa · 120 frames of 8 atoms</title>" in page
+    assert "msmlff evaluate trajectory=salt.extxyz" in page
+    shown = set(re.findall(r'data-plot="observable-(\w+)"', page))
+    assert {"rdf", "adf", "msd", "vdos", "coordination"} <= shown
+    assert "12.5" in page
+    assert 'data-structures="structures"' in page
+    assert "do not diffuse freely" in page
+
+
+def test_section_of_a_run(folder):
+    (folder / "record.json").write_text(json.dumps({"command": "python train.py", "status": "finished"}))
+    page = write_report(folder).read_text()
+    assert 'id="observables"' in page
+    assert 'data-plot="observable-rdf"' in page
+    (folder / "observables.json").write_text('{"format": "msmlff-observables"}')
+    assert "observables.json is damaged" in write_report(folder).read_text()
+
+
+def test_no_observables_are_no_page(tmp_path):
+    with pytest.raises(InputError, match=r"no observables\.json"):
+        write_observables_page(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (2.01345, 0.0213, "2.013 ± 0.021"),
+        (1234.5, 56.0, "1234 ± 56"),
+        (5.0, float("nan"), "5.000"),
+        (0.0, 0.0, "0"),
+        (float("nan"), 1.0, "—"),
+    ],
+)
+def test_numbers_with_errors(value, error, text):
+    assert with_error(Quantity(value, error, "")) == text
