@@ -1,4 +1,7 @@
-"""msmlff benchmark: our MACE against mace-torch, our NequIPs against nequip, on the same frames."""
+"""msmlff benchmark: our MACE against mace-torch, our NequIPs against nequip, on the same frames.
+
+``msmlff benchmark growth``: time and memory from 100 to 100,000 atoms.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from msmlff.app.benchmark_growth import growth_command
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, nequip_request, request
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
@@ -28,6 +32,8 @@ _NAMES = {"msmlff": "MSMLFF", "msmlff-ms": "MSMLFF (MS-NequIP)"}
 
 def benchmark_command(arguments: list[str]) -> int:
     """Measure, print the table, write it beside its numbers; returns the exit code."""
+    if arguments[:1] == ["growth"]:
+        return growth_command(arguments[1:])
     options = _parser().parse_args(arguments)
     setting = Setting(**{f.name: getattr(options, f.name) for f in fields(Setting)})
     load_system(setting.system)

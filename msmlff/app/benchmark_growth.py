@@ -1,0 +1,252 @@
+"""msmlff benchmark growth: time and memory of energies and forces from 100 to 100,000 atoms."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from rich.console import Console
+from scipy.stats import t as student
+
+from msmlff.app.benchmark_growth_worker import CUTOFFS, MODELS, MODES, SYSTEMS, Cell, request
+from msmlff.app.benchmark_systems import pack, read_molecules
+from msmlff.app.runtime import cpu_model, device_name, versions
+from msmlff.errors import InputError
+
+_TITLES = {"fc43": "liquid C12F27N, 1.88 g/cm³", "nickel": "fcc nickel"}
+_DENSITY = 1.88  # g/cm³, of C12F27N
+_SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+#: Atoms from which on slopes are fitted: below, what every call costs weighs.
+_FIT_FROM = 1000
+
+
+def growth_command(arguments: list[str]) -> int:
+    """Measure what is missing, write cells, table and figure; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    cells = _cells(options)
+    unit = pack(read_molecules(options.molecules), _DENSITY) if "fc43" in options.systems else None
+    console, folder = Console(), options.out / "growth"
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        file = folder / f"{cell.name}.json"
+        if file.is_file():
+            continue
+        result = _run(cell, unit if cell.system == "fc43" else None, options.limit)
+        result |= {"load_average": os.getloadavg()[0], "versions": versions()}
+        result["machine"] = cpu_model() if cell.device == "cpu" else device_name(cell.device)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.replace(file)
+        console.print(_said(result))
+    results = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    (options.out / "growth.md").write_text(to_markdown(results))
+    if series(results):
+        draw(results, options.out / "growth.png")
+    console.print(f"written: {options.out / 'growth.md'}, .png, {folder}/*.json", soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="msmlff benchmark growth", description=__doc__)
+    parser.add_argument("--systems", nargs="+", default=["nickel"], choices=SYSTEMS)
+    parser.add_argument("--models", nargs="+", default=["msmace-medium", "mace-medium"], choices=list(MODELS))
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(_SIZES), metavar="ATOMS")
+    parser.add_argument("--molecules", type=Path, help="file with C12F27N molecules; for --systems fc43")
+    parser.add_argument("--memory-gib", type=float, default=2.0, help="of a piece, where chunked; default 2")
+    parser.add_argument("--threads", type=int, default=2, help="default 2")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds for a cell; default 900")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the results")
+    return parser
+
+
+def _cells(options: argparse.Namespace) -> list[Cell]:
+    """All measurements, the small ones first."""
+    if "fc43" in options.systems and options.molecules is None:
+        raise InputError("--systems fc43 takes its molecules from a file: write --molecules FILE.xyz")
+    if min(options.sizes) < 1:
+        raise InputError(f"--sizes {min(options.sizes)}: write positive numbers of atoms")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; write cpu")
+    common = {"memory_gib": options.memory_gib, "threads": options.threads, "device": options.device}
+    return [
+        Cell(system, atoms, model, mode, **common)
+        for atoms in sorted(options.sizes)
+        for system in options.systems
+        for model in options.models
+        for mode in options.modes
+    ]
+
+
+def _run(cell: Cell, unit: Atoms | None, limit: float) -> dict[str, Any]:
+    """One measurement in a process of its own; one that fails says why as "skipped"."""
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    environment["OMP_NUM_THREADS"] = str(cell.threads)
+    command = [sys.executable, "-W", "ignore", "-m", "msmlff.app.benchmark_growth_worker"]
+    failed = {**asdict(cell), "real_atoms": cell.atoms}
+    try:
+        done = subprocess.run(
+            command,
+            input=request(cell, unit),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        return {**failed, "skipped": f"it took longer than {limit:g} s"}
+    if done.returncode == -9:
+        return {**failed, "skipped": "the system ended it: out of memory"}
+    if done.returncode != 0:
+        raise InputError(f"{cell.name}: the measurement failed\n{done.stderr.strip()[-2000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _said(result: dict[str, Any]) -> str:
+    what = f"{result['system']:7} {result['model']:14} {result['mode']:8} {result['real_atoms']:7}"
+    if "skipped" in result:
+        return f"{what}  not measured: {result['skipped']}"
+    return f"{what} {_seconds(result):9.2f} s {result['peak_mb']:8.0f} MB"
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    return float(result["seconds"] + (result["search_s"] or 0.0))
+
+
+def power(atoms: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """The exponent of values ~ atoms^exponent by least squares of logarithms, and half its 95 % interval."""
+    x, y = np.log(atoms), np.log(values)
+    (slope, intercept), free = np.polyfit(x, y, 1), len(x) - 2
+    if free < 1:
+        return float(slope), float("nan")
+    variance = float(np.square(y - slope * x - intercept).sum()) / free
+    return float(slope), float(student.ppf(0.975, free) * np.sqrt(variance / np.square(x - x.mean()).sum()))
+
+
+def series(results: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Measured cells by (system, model, mode), by ascending size."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for result in sorted(results, key=lambda r: r["real_atoms"]):
+        if "skipped" not in result:
+            found.setdefault((result["system"], result["model"], result["mode"]), []).append(result)
+    return found
+
+
+def to_markdown(results: list[dict[str, Any]]) -> str:
+    """All cells, and how time and memory grow."""
+    first, loads = results[0], [r["load_average"] for r in results]
+    lines = [
+        "# Growth: energy and forces from 100 to 100,000 atoms",
+        "",
+        f"{first['machine']}, {first['threads']} threads; torch {first['versions']['torch']}; float32, "
+        f"random weights. Load at the ends of the measurements: {min(loads):.1f} to {max(loads):.1f}. Each "
+        "cell is a process of its own; seconds are the least of up to three calls, peak memory is the "
+        "process's largest resident set, its base that before the first call. Chunked: in pieces, which "
+        "search for their neighbours themselves. The liquid is a cell of rigid molecules packed at random to "
+        "its density and repeated, with noise: not in equilibrium, but with as many neighbours.",
+    ]
+    for system in SYSTEMS:
+        if any(r["system"] == system for r in results):
+            lines += _of_system(system, [r for r in results if r["system"] == system])
+    return "\n".join([*lines, ""])
+
+
+def _of_system(system: str, results: list[dict[str, Any]]) -> list[str]:
+    lines = ["", f"## {_TITLES[system]}", ""]
+    for model in sorted({r["model"] for r in results}):
+        lines.append(f"{model}: {_described(system, model)}.")
+    lines += [
+        "",
+        "| model | mode | atoms | neighbours s | evaluation s | µs an atom | peak MB | atoms of a piece |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for r in sorted(results, key=lambda r: (r["model"], r["mode"], r["real_atoms"])):
+        start = f"| {r['model']} | {r['mode']} | {r['real_atoms']:,}"
+        if "skipped" in r:
+            lines.append(f"{start} | not measured: {r['skipped']} | | | | |")
+            continue
+        search = "in it" if r["search_s"] is None else f"{r['search_s']:.3f}"
+        piece = f"{r['atoms_per_chunk']:,}" if r["mode"] == "chunked" else "all"
+        lines.append(
+            f"{start} | {search} | {r['seconds']:.3f} | {1e6 * _seconds(r) / r['real_atoms']:.0f} "
+            f"| {r['peak_mb']:.0f} | {piece} |"
+        )
+    return lines + _powers(results)
+
+
+def _powers(results: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for (_, model, mode), cells in series(results).items():
+        fitted = [r for r in cells if r["real_atoms"] >= 0.9 * _FIT_FROM]
+        if len(fitted) < 3:
+            continue
+        atoms = [r["real_atoms"] for r in fitted]
+        time = power(atoms, [_seconds(r) for r in fitted])
+        memory = power(atoms, [max(1.0, r["peak_mb"] - r["base_mb"]) for r in fitted])
+        exponents = " | ".join(f"{slope:.2f} ± {half:.2f}" for slope, half in (time, memory))
+        lines.append(f"| {model} | {mode} | {exponents} |")
+    head = [
+        "",
+        f"Exponents of time and of memory above its base, from {_FIT_FROM:,} atoms on (95 % intervals):",
+        "",
+        "| model | mode | time | memory |",
+        "| --- | --- | --- | --- |",
+    ]
+    return head + lines if lines else []
+
+
+def _described(system: str, model: str) -> str:
+    architecture = MODELS[model](*CUTOFFS[system])
+    scales = " and ".join(
+        f"{s.cutoff:g} Å, {s.channels} channels, l_max {s.l_max}" for s in architecture.scales
+    )
+    hidden = " + ".join(
+        f"{architecture.channels}x{l}{'eo'[l % 2]}" for l in range(architecture.hidden_l_max + 1)
+    )
+    return f"{hidden}, {architecture.layers} layers, {scales}"
+
+
+def draw(results: list[dict[str, Any]], file: Path) -> None:
+    """Time and memory against atoms, a row of panels a system."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = series(results)
+    systems = [s for s in SYSTEMS if any(key[0] == s for key in found)]
+    figure, panels = plt.subplots(
+        len(systems), 2, figsize=(9.0, 3.6 * len(systems)), squeeze=False, constrained_layout=True
+    )
+    models = sorted({key[1] for key in found})
+    colours = dict(zip(models, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False))
+    for row, system in zip(panels, systems, strict=True):
+        for (of, model, mode), cells in found.items():
+            if of != system:
+                continue
+            atoms = [r["real_atoms"] for r in cells]
+            style = {"color": colours[model], "marker": "o" if mode == "whole" else "s", "markersize": 4,
+                     "linestyle": "-" if mode == "whole" else "--", "label": f"{model}, {mode}"}  # fmt: skip
+            row[0].loglog(atoms, [_seconds(r) for r in cells], **style)
+            row[1].loglog(atoms, [r["peak_mb"] / 1024 for r in cells], **style)
+        row[0].set(xlabel="atoms", ylabel="s for energy and forces", title=_TITLES[system])
+        row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=_TITLES[system])
+        row[1].axhline(8.0, color="#9AA1AB", linewidth=0.8)
+        row[0].legend(fontsize=8, frameon=False)
+        for panel in row:
+            panel.grid(True, which="major", color="#E8EBEF")
+            panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,188 @@
+"""A large configuration evaluated piece by piece: exact, in memory that the size of a piece sets.
+
+The atoms are divided into blocks of space. For each block the energies of its own atoms are computed, with
+their derivatives by the positions of these and of the atoms around them, as far as the model's receptive
+field reaches (``surroundings``). Summed over the blocks that is what the whole evaluation gives, to rounding.
+Neighbours, too, are searched for one block at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msmlff.data.batch import Batch
+from msmlff.data.collate import collate
+from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors_device import neighbor_list_for
+from msmlff.errors import InputError
+from msmlff.models.base import ForceField, Prediction
+from msmlff.simulation.blocks import Space
+from msmlff.simulation.surroundings import Surrounded, surrounded_batch
+
+#: Atoms of the block that is evaluated to see what memory an edge takes.
+_PROBE = 500
+#: The largest memory of an evaluation: up to so many times what autograd keeps for the derivatives, and bytes
+#: an edge for the neighbour list and the vectors.
+_PEAK, _EDGE = 1.5, 200
+#: Of the free memory, what is taken where nothing is said.
+_SHARE = 0.5
+
+
+class ChunkedEvaluator:
+    """Energy, forces and stress of large configurations in bounded memory.
+
+    A frame that fits is evaluated in one piece. How many atoms fit is found by evaluating a small block, once
+    for frames of one size.
+
+    Attributes:
+        piece_size: atoms of a piece at most, in the last call.
+
+    Args:
+        model: on its device, in evaluation mode.
+        atoms_per_chunk: atoms of a piece at most; None: as ``memory_gib`` allows.
+        memory_gib: GiB that an evaluation may take beyond what is there before; None: half of what is free
+            on the model's device.
+
+    Raises:
+        InputError: both are given, or one is not positive.
+    """
+
+    def __init__(
+        self, model: ForceField, *, atoms_per_chunk: int | None = None, memory_gib: float | None = None
+    ) -> None:
+        if atoms_per_chunk is not None and memory_gib is not None:
+            raise InputError("atoms_per_chunk and memory_gib are given: write one of them")
+        if atoms_per_chunk is not None and atoms_per_chunk < 1:
+            raise InputError(f"atoms_per_chunk is {atoms_per_chunk}; write a whole number of at least 1")
+        if memory_gib is not None and not memory_gib > 0:
+            raise InputError(f"memory_gib is {memory_gib}; write a positive number of GiB")
+        self.model = model
+        self.atoms_per_chunk, self.memory_gib = atoms_per_chunk, memory_gib
+        self.piece_size = 0
+        self._fitting: dict[int, int] = {}
+        self._device = next(model.parameters()).device
+
+    def __call__(self, frame: Configuration, *, forces: bool = True, stress: bool = False) -> Prediction:
+        """What the model gives for a batch of this one frame.
+
+        Raises:
+            InputError: an element that the model does not know; a geometry as in ``neighbor_list``; less
+                memory than a block of a few atoms takes.
+        """
+        species = atom_species(frame, self.model.atomic_numbers)
+        if self.atoms_per_chunk is None and len(frame) not in self._fitting:
+            self._fitting[len(frame)] = self.fitting(frame)
+        self.piece_size = self.atoms_per_chunk or self._fitting[len(frame)]
+        if len(frame) <= self.piece_size:
+            return self._whole(frame, forces, stress)
+        space, count = Space(frame), len(frame)
+        like = torch.zeros(0, dtype=torch.float64, device=self._device)
+        total = Prediction(like.new_zeros(1), like.new_zeros(count))
+        total.forces = like.new_zeros(count, 3) if forces else None
+        total.stress = like.new_zeros(1, 3, 3) if stress else None
+        for block in space.blocks(self.piece_size):
+            piece, atoms = self._piece(space, block, species, frame.cell)
+            part = self.model(piece, forces=forces, stress=stress, create_graph=False)
+            total.energy += part.energy.detach()
+            total.atomic_energies[atoms[: len(block)]] = part.atomic_energies.detach()
+            if total.forces is not None:
+                total.forces.index_add_(0, atoms, part.forces)
+            if total.stress is not None:
+                total.stress += part.stress
+        return total
+
+    def _piece(
+        self, space: Space, block: np.ndarray, species: np.ndarray, cell: np.ndarray
+    ) -> tuple[Batch, Tensor]:
+        """The batch of a block, and [its atoms] long, which atoms of the frame they are."""
+        atoms, positions = space.surrounded(block, self.model.receptive_field)
+        piece: Surrounded = surrounded_batch(
+            self.model.reaches,
+            torch.from_numpy(positions).to(self._device),
+            torch.from_numpy(species[atoms]).to(self._device),
+            len(block),
+            torch.from_numpy(cell).to(self._device, torch.float64),
+        )
+        return piece.batch, torch.from_numpy(atoms).to(self._device)[piece.atoms]
+
+    def _whole(self, frame: Configuration, forces: bool, stress: bool) -> Prediction:
+        neighbors = neighbor_list_for(self._device, frame.positions, frame.cell, frame.pbc, self.model.cutoff)
+        batch = collate([frame], [neighbors], self.model.atomic_numbers).to(self._device)
+        return self.model(batch, forces=forces, stress=stress, create_graph=False)
+
+    def fitting(self, frame: Configuration) -> int:
+        """How many atoms of a piece the memory allows; all of the frame's where it fits as a whole.
+
+        A block of it is evaluated to see what memory an edge takes.
+
+        Raises:
+            InputError: as a call.
+        """
+        species = atom_species(frame, self.model.atomic_numbers)
+        budget = self.memory_gib * 2**30 if self.memory_gib else _SHARE * free_bytes(self._device)
+        space = Space(frame)
+        block = next(space.blocks(_PROBE))
+        batch, _ = self._piece(space, block, species, frame.cell)
+        per_edge = _EDGE + _PEAK * kept_bytes(self.model, batch) / max(1, batch.num_edges)
+        counted = int(batch.row_ptr[batch.num_counted]) / batch.num_counted  # edges received by each
+        if per_edge * counted * len(frame) <= budget:
+            return len(frame)
+        density = len(block) / max(space.volume(block), 1e-3)
+        # Around a block there is one shell less of atoms that receive than of atoms.
+        shell = max((hops - 1) * cutoff for hops, cutoff in self.model.reaches)
+        sizes = np.unique(np.geomspace(8, len(frame), 200).astype(int))
+        receiving = density * ((sizes / density) ** (1 / 3) + 2 * shell) ** 3
+        fitting = sizes[receiving * counted * per_edge <= budget]
+        if len(fitting) == 0:
+            least = receiving[0] * counted * per_edge / 2**30
+            raise InputError(
+                f"{budget / 2**30:.3g} GiB are too little for a piece of {sizes[0]} atoms of "
+                f"{frame.source or 'the frame'}, which takes {least:.2g} GiB: give more as memory_gib"
+            )
+        return int(fitting[-1])
+
+
+def atom_species(frame: Configuration, atomic_numbers: tuple[int, ...]) -> np.ndarray:
+    """[atoms] int64, index of each atom's element among the model's; InputError for one it does not know."""
+    known = np.asarray(atomic_numbers)
+    species = np.searchsorted(known, frame.numbers).clip(max=len(known) - 1)
+    unknown = sorted(set(frame.numbers[known[species] != frame.numbers].tolist()))
+    if unknown:
+        raise InputError(
+            f"{frame.source or 'the frame'}: atomic numbers {unknown} are unknown to the model, which knows "
+            f"{list(atomic_numbers)}"
+        )
+    return species
+
+
+def kept_bytes(model: ForceField, batch: Batch) -> int:
+    """Bytes that autograd keeps for the forces on a batch."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(batch, create_graph=False)
+    return sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; on the CPU also what a control group leaves to this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.is_file() else None
+    free = int(found.group(1)) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

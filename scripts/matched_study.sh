@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Multiscale models against the peers' at equal steps: errors of both, then the time of a training step against
+# mace-torch and nequip themselves. Started again, it goes on. Time on an idle machine.
+#   scripts/matched_study.sh DATA OUT [NEQUIP_PYTHON]
+#       DATA: folder with organics_gfn2xtb and dense_hydrogen_pbe; NEQUIP_PYTHON: a Python that has nequip
+set -euo pipefail
+data=$(cd "${1:?folder with organics_gfn2xtb and dense_hydrogen_pbe}" && pwd)
+mkdir -p "${2:?folder for the runs}"
+out=$(cd "$2" && pwd)
+nequip=${3:-}
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON_BIN:-$root/.venv/bin/python}
+steps=${STEPS:-1000}
+
+train() { # POOL NAME, then overrides
+    "$python" "$root/train.py" -m data=d_optimal_200 "seed=${SEEDS:-1,2,3}" "threads=${THREADS:-1}" logger=files report=false gate=false \
+        "training.steps=$steps" training.validations=5 hydra/launcher=joblib "hydra.launcher.n_jobs=${JOBS:-2}" \
+        "hydra.sweep.dir=$out/$1/$2" "hydra.sweep.subdir=seed\${seed}" "${@:3}"
+}
+
+# mace-torch's own hyperparameters (our MACE has its numbers), a smaller one, and two scales; NequIP the same way
+study() { # POOL CUTOFF SHORT LONG, then overrides of the pool
+    local pool=$1 cutoff=$2 short=$3 long=$4
+    shift 4
+    local mace=(model=mace "model.cutoff=$cutoff" model.l_max=3 model.hidden_l_max=1)
+    train "$pool" mace "${mace[@]}" model.channels=128 "model.radial_mlp=[64,64,64]" "$@"
+    train "$pool" msmace model=msmace model.channels=32 model.hidden_l_max=1 \
+        "model.scales=[{cutoff: $short, channels: 32, l_max: 3, radial_mlp: [16, 16, 8]}, {cutoff: $long, channels: 8, l_max: 1, radial_mlp: [16, 8]}]" "$@"
+    train "$pool" nequip model=nequip "model.cutoff=$cutoff" model.l_max=2 model.channels=32 model.layers=4 "$@"
+    train "$pool" msnequip model=msnequip model.channels=32 model.hidden_l_max=2 model.layers=3 \
+        "model.scales=[{cutoff: $short, channels: 32, l_max: 2, radial_mlp: [16, 16, 8]}, {cutoff: $long, channels: 8, l_max: 1, radial_mlp: [16, 8]}]" "$@"
+}
+
+[ -n "${ONLY_TIMES:-}" ] || study organics 5.0 4.0 6.0 pool=organics pool.path="$data/organics_gfn2xtb"
+[ -n "${ONLY_TIMES:-}" ] || study dense_hydrogen_pbe 3.5 2.5 3.5 pool=dense_hydrogen_pbe pool.path="$data/dense_hydrogen_pbe"
+
+times() { # POOL CUTOFF FRAMES
+    local common=(--system "$3" --cutoff "$2" --rounds "${ROUNDS:-3}" --out "$out/$1")
+    "$python" -m msmlff.app benchmark --model mace --ours "$out/$1/msmace/seed1/model.safetensors" "${common[@]}"
+    [ -z "$nequip" ] || "$python" -m msmlff.app benchmark --model nequip --channels 32 --l-max 2 --layers 4 --nequip-python "$nequip" \
+        --ours "$out/$1/msnequip/seed1/model.safetensors" "${common[@]}"
+}
+times organics 5.0 "$data"/organics_gfn2xtb/test*
+times dense_hydrogen_pbe 3.5 "$data"/dense_hydrogen_pbe/test*
+"$python" "$root/scripts/matched_page.py" "$out"
