@@ -23,7 +23,7 @@ from msmlff.data.store import FrameStore
 from msmlff.labeling.labeler import one_thread
 from msmlff.models import MACE, MACEArchitecture
 from msmlff.models.files import load_model, save_model
-from msmlff.simulation import BatchedLangevin, LangevinSettings
+from msmlff.simulation import NVT, MDSettings, ModelForces, MolecularDynamics
 from msmlff.training.data_module import FrameSet
 from msmlff.training.fit import Run, fit
 from msmlff.training.loss import LossSpec, LossTerm
@@ -39,7 +39,7 @@ class Task:
         model: model file.
         starts: one starting frame a replica.
         ids: a number a replica that fixes its random numbers.
-        settings: of the dynamics.
+        ensemble, settings: of the dynamics.
         skip: steps before the first snapshot.
         every: steps between snapshots.
         count: snapshots wanted.
@@ -48,7 +48,8 @@ class Task:
     model: str
     starts: list[Configuration]
     ids: list[int]
-    settings: LangevinSettings
+    ensemble: NVT
+    settings: MDSettings
     skip: int
     every: int
     count: int
@@ -142,7 +143,8 @@ def run_task(task: Task) -> list[Trajectory]:
     """Body of an MD process."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    md = BatchedLangevin(load_model(task.model).eval(), task.starts, task.settings, replica_ids=task.ids)
+    forces = ModelForces(load_model(task.model))
+    md = MolecularDynamics(forces, task.starts, task.ensemble, task.settings, replica_ids=task.ids)
     snapshots: list[list[Configuration]] = [[] for _ in task.starts]
     md.run(task.skip)
     for _ in range(task.count):

@@ -18,6 +18,10 @@ msmlff COMMAND ...
   train        [GROUP=CHOICE ...] [KEY=VALUE ...]   train a force field (the same as python train.py ...)
   distill      [GROUP=CHOICE ...] [KEY=VALUE ...]   choose the frames of a pool that are worth labelling
   compare      [GROUP=CHOICE ...] [KEY=VALUE ...]   compare selectors by what models learn from their choices
+  simulate     [GROUP=CHOICE ...] [KEY=VALUE ...]   molecular dynamics with a trained model
+  evaluate     [KEY=VALUE ...]                      observables of a trajectory, or of a model's simulation
+  relax        [KEY=VALUE ...]                      relax structures or crystals; elastic constants, phonons
+  export       RUN [OUT.pt2]                        a package of compiled code for C++
   data fetch   cheng2020 FOLDER                     download and convert a published data set
   data card    FILE ...                             what is in a file of frames
   data check   FILE ...                             the checks of the door; forces against an xTB engine
@@ -25,7 +29,7 @@ msmlff COMMAND ...
   report       RUN_FOLDER                           write report.html of a run again
   benchmark    ...                                  time and memory against mace-torch or nequip
 
-msmlff COMMAND --help tells more. train, distill and compare are configured by the files in conf/ (Hydra)."""
+msmlff COMMAND --help tells more. Commands of GROUP=CHOICE are configured by the files in conf/ (Hydra)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,6 +97,44 @@ def _compare(arguments: list[str]) -> int:
     return compare.exit_code
 
 
+def _simulate(arguments: list[str]) -> int:
+    from msmlff.app import guard, simulate
+    from msmlff.app.hydra_run import run_hydra
+
+    # model is a group of choices of what to train, so the configuration calls it models
+    arguments = [f"models={a.partition('=')[2]}" if a.startswith("model=") else a for a in arguments]
+    given = dict(a.split("=", 1) for a in arguments if a.startswith(("resume=", "steps=")))
+    if "resume" not in given:
+        run_hydra("simulate", simulate.hydra_job, arguments)
+        return guard.exit_code
+    steps = given.get("steps")
+    if len(given) < len(arguments) or (steps is not None and not steps.isdigit()):
+        raise MSMLFFError(
+            "resume= takes the simulation's own configuration; beside it there may be steps=NEW_TOTAL and "
+            f"nothing else: {' '.join(arguments)}"
+        )
+    simulate.resume_job(Path(given["resume"]), None if steps is None else int(steps))
+    return guard.exit_code
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from msmlff.app.evaluate import evaluate_command
+
+    return evaluate_command(arguments)
+
+
+def _relax(arguments: list[str]) -> int:
+    from msmlff.app.relax import relax_command
+
+    return relax_command(arguments)
+
+
+def _export(arguments: list[str]) -> int:
+    from msmlff.app.export import export_command
+
+    return export_command(arguments)
+
+
 def _data(arguments: list[str]) -> int:
     from msmlff.app.data_commands import data_command
 
@@ -121,6 +163,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "distill": _distill,
     "compare": _compare,
+    "simulate": _simulate,
+    "evaluate": _evaluate,
+    "relax": _relax,
+    "export": _export,
     "data": _data,
     "import-mace": _import_mace,
     "report": _report,

@@ -65,7 +65,7 @@ class _Layer(MessagePassingLayer):
         out = self.linear(split_l(self.product(a, groups)))
         if self.skip is None:
             return out
-        skipped = self.skip(table[groups.species].unsqueeze(1) if h is None else h[: len(out)], groups)
+        skipped = self.skip(table[groups.species].unsqueeze(1) if h is None else h[: out.shape[0]], groups)
         return out + pad_rows(skipped, out.shape[1])
 
 

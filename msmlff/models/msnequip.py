@@ -76,7 +76,7 @@ class _Layer(MessagePassingLayer):
             weights += convolution.up.weights
         if self.skip is not None:
             assert h is not None
-            inputs.append(h[: len(inputs[0])])
+            inputs.append(h[: inputs[0].shape[0]])
             weights.append(self.skip.weight)
         return gate(linear_maps(inputs, weights, self._spec, groups), self.l_out)
 

@@ -1,4 +1,4 @@
-"""Edges of many replicas that move: searched with a margin, reused while no atom has left it."""
+"""Edges of many replicas that move: searched with a skin, used until an edge could have been missed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import Neighbors
 from msmlff.data.neighbors_device import neighbor_list_for
 from msmlff.errors import InputError
+from msmlff.simulation.system import System
+
+RUNAWAY = 100.0  # Å that no atom moves between two searches
 
 
 def atom_species(frames: Sequence[Configuration], atomic_numbers: Sequence[int]) -> Tensor:
@@ -28,84 +31,146 @@ def atom_species(frames: Sequence[Configuration], atomic_numbers: Sequence[int])
 
 @dataclass(frozen=True)
 class Edges:
-    """Edges below the cutoff at the present positions; see data.batch.Batch for the conventions.
+    """All edges below the cutoff and some up to cutoff + skin; see data.batch.Batch for the conventions.
 
     Attributes:
-        sender, receiver: [edges] long, receivers ascending.
+        sender, receiver: [edges] long, receivers ascending; within a receiver in the order of the lengths at
+            the last search.
         shift: [edges, 3] float64.
         row_ptr: [atoms + 1] long.
-        shortest: [replicas] Å, the shortest edge of each replica; inf where it has none.
+        near: [pairs] long, the edges that may have become shorter than the shortest allowed distance.
     """
 
     sender: Tensor
     receiver: Tensor
     shift: Tensor
     row_ptr: Tensor
-    shortest: Tensor
+    near: Tensor
 
 
 class ReplicaEdges:
-    """Verlet lists: found within cutoff + skin; searched again once an atom of the replica moved skin / 2."""
+    """Verlet lists, one a replica.
 
-    def __init__(self, cutoff: float, skin: float) -> None:
-        self.cutoff, self.skin = cutoff, skin
+    A list found at positions x0 in the cell h0 is complete while g (cutoff + 2 u) <= cutoff + skin, where x0
+    strained by h0^-1 h is at most u away from the present positions and g is the largest factor, not below 1,
+    by which the inverse strain lengthens a vector.
+
+    Args:
+        cutoff: Å.
+        skin: Å, > 0.
+        min_distance: Å; ``shortest`` sees every pair closer than this.
+    """
+
+    def __init__(self, cutoff: float, skin: float, min_distance: float) -> None:
+        self.cutoff, self.skin, self.min_distance = cutoff, skin, min_distance
         self.searches = 0
+        self.edges: Edges | None = None
 
-    def reset(self, frames: Sequence[Configuration], ptr: np.ndarray, device: torch.device) -> None:
-        """Start afresh with these replicas; ``ptr`` [replicas + 1] bounds their atoms."""
-        self._frames, self._ptr, self._device = list(frames), ptr, device
-        self._lists: list[Neighbors | None] = [None] * len(frames)
-        self._origin: Tensor | None = None
-
-    def at(self, positions: Tensor, cell: Tensor, frame: Tensor, *, ordered: bool) -> Edges:
-        """Edges below the cutoff at ``positions`` [atoms, 3].
-
-        Args:
-            positions: Å, unwrapped since the last ``reset``.
-            cell: [replicas, 3, 3] Å.
-            frame: [atoms] replica of each atom.
-            ordered: sort each row by length; needed by models that take the short scale as a prefix of a row.
-        """
-        self._refresh(positions, frame)
-        sender, receiver, shift = self._sender, self._receiver, self._shift
-        vectors = positions[receiver] - positions[sender]
-        edge_cell = cell[frame[receiver]]
-        vectors = vectors + torch.einsum("ei,eij->ej", shift, edge_cell)
-        length = torch.linalg.vector_norm(vectors, dim=1)
-        keep = (length < self.cutoff).nonzero()[:, 0]
-        if ordered:
-            keep = keep[torch.argsort(length[keep], stable=True)]
-            keep = keep[torch.argsort(receiver[keep], stable=True)]
-        receiver, length = receiver[keep], length[keep]
-        row_ptr = torch.zeros(len(positions) + 1, dtype=torch.long, device=positions.device)
-        torch.cumsum(torch.bincount(receiver, minlength=len(positions)), dim=0, out=row_ptr[1:])
-        shortest = torch.full((len(cell),), torch.inf, dtype=length.dtype, device=length.device)
-        shortest = shortest.scatter_reduce(0, frame[receiver], length, "amin")
-        return Edges(sender[keep], receiver, shift[keep], row_ptr, shortest)
-
-    def _refresh(self, positions: Tensor, frame: Tensor) -> None:
-        """Search again the replicas that need it and renew the flat arrays."""
-        if self._origin is None:
-            stale = list(range(len(self._frames)))
-            self._origin = positions.clone()
+    def at(self, system: System) -> Edges:
+        """Edges at the present positions; replicas whose list is out of date are searched again."""
+        if self.edges is None:
+            self._lists: list[Neighbors | None] = [None] * len(system)
+            self._origin, self._origin_cell = system.positions.clone(), system.cell.clone()
+            self._search(system, range(len(system)))
         else:
-            moved = ((positions - self._origin) ** 2).sum(dim=1) > (0.5 * self.skin) ** 2
-            stale = torch.unique(frame[moved]).tolist()
-        if not stale:
+            stale = self._stale(system)
+            if bool(stale.any()):
+                rows = stale.nonzero()[:, 0]
+                moved = stale[system.frame]
+                self._origin[moved] = system.positions[moved]
+                self._origin_cell[rows] = system.cell[rows]
+                self._search(system, rows.tolist())
+        assert self.edges is not None
+        return self.edges
+
+    def origins(self) -> tuple[Tensor, Tensor]:
+        """[atoms, 3] and [replicas, 3, 3] Å: positions and cells of the last searches."""
+        return self._origin, self._origin_cell
+
+    def restore(self, system: System, origin: Tensor, origin_cell: Tensor) -> None:
+        """Search again where another object searched last, so that edges have the same order."""
+        self._lists = [None] * len(system)
+        self._origin, self._origin_cell = origin.clone(), origin_cell.clone()
+        self._search(system, range(len(system)))
+
+    def keep(self, system: System, rows: Sequence[int]) -> None:
+        """Go on with these replicas of ``system``, the one before, alone; their lists stay."""
+        parts = system.by_replica(self._origin)
+        device = self._origin.device
+        self._lists = [self._lists[r] for r in rows]
+        self._origin_cell = self._origin_cell[torch.tensor(list(rows), dtype=torch.long)]
+        if len(rows) == 0:
+            self._origin, self.edges = self._origin[:0], None
             return
-        for k in stale:
-            rows = slice(int(self._ptr[k]), int(self._ptr[k + 1]))
-            f = self._frames[k]
-            self._lists[k] = neighbor_list_for(
-                positions.device, positions[rows].cpu().numpy(), f.cell, f.pbc, self.cutoff + self.skin
+        self._origin = torch.cat([parts[r] for r in rows]).to(device)
+        self._join(np.array([len(system.frames[r]) for r in rows]))
+
+    def shortest(self, system: System) -> Tensor:
+        """[replicas] Å, the shortest pair below ``min_distance``; inf where there is none."""
+        edges = self.edges
+        assert edges is not None
+        shortest = torch.full((len(system),), torch.inf, dtype=torch.float64, device=system.frame.device)
+        if len(edges.near) == 0:
+            return shortest
+        length = self.lengths(system, edges.near)
+        length = length.where(length < self.min_distance, torch.inf)
+        return shortest.scatter_reduce(0, system.frame[edges.receiver[edges.near]], length, "amin")
+
+    def lengths(self, system: System, chosen: Tensor) -> Tensor:
+        """[chosen] Å of the edges with these numbers."""
+        edges = self.edges
+        assert edges is not None
+        receiver = edges.receiver[chosen]
+        vector = system.positions[receiver] - system.positions[edges.sender[chosen]]
+        cell = system.cell[system.frame[receiver]]
+        vector = vector + (edges.shift[chosen].unsqueeze(1) @ cell).squeeze(1)
+        return torch.linalg.vector_norm(vector, dim=1)
+
+    def _stale(self, system: System) -> Tensor:
+        """[replicas] bool."""
+        origin, factor = self._origin, 1.0
+        if not torch.equal(system.cell, self._origin_cell):
+            strain = torch.linalg.lstsq(self._origin_cell, system.cell).solution
+            strain = strain.where(system.volume_known.view(-1, 1, 1), torch.eye(3).to(strain))
+            origin = (origin.unsqueeze(1) @ strain[system.frame]).squeeze(1)
+            factor = torch.linalg.matrix_norm(torch.linalg.inv(strain), 2).clamp(min=1.0)
+        square = (system.positions - origin).square().sum(dim=1)
+        most = torch.zeros(len(system), dtype=square.dtype, device=square.device)
+        moved = most.scatter_reduce(0, system.frame, square, "amax").sqrt()
+        # a replica that flies apart is not searched again: the judgement after the step takes it out
+        return (factor * (self.cutoff + 2.0 * moved) > self.cutoff + self.skin) & (moved < RUNAWAY)
+
+    def _search(self, system: System, rows: Sequence[int]) -> None:
+        positions, cells = system.by_replica(self._origin), self._origin_cell.cpu()
+        for r in rows:
+            self._lists[r] = neighbor_list_for(
+                system.frame.device,
+                positions[r].numpy(),
+                cells[r].numpy(),
+                system.frames[r].pbc,
+                self.cutoff + self.skin,
             )
-            self._origin[rows] = positions[rows]
             self.searches += 1
+        self._join(np.array(system.counts))
+
+    def _join(self, counts: np.ndarray) -> None:
+        """The lists one after the other, as tensors."""
         lists = [n for n in self._lists if n is not None]
-        offset = np.repeat(self._ptr[:-1], [len(n) for n in lists])
-        self._sender = torch.from_numpy(np.concatenate([n.sender for n in lists]) + offset).to(self._device)
-        self._receiver = torch.from_numpy(np.concatenate([n.receiver for n in lists]) + offset).to(
-            self._device
-        )
-        shift = np.concatenate([n.shift for n in lists]).astype(np.float64)
-        self._shift = torch.from_numpy(shift).to(self._device)
+        first = np.concatenate([[0], np.cumsum(counts)])
+        offset = np.repeat(first[:-1], [len(n) for n in lists])
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(self._origin.device)
+
+        sender = tensor(np.concatenate([n.sender for n in lists]) + offset)
+        receiver = np.concatenate([n.receiver for n in lists]) + offset
+        shift = tensor(np.concatenate([n.shift for n in lists]).astype(np.float64))
+        row_ptr = np.zeros(first[-1] + 1, dtype=np.int64)
+        np.cumsum(np.bincount(receiver, minlength=int(first[-1])), out=row_ptr[1:])
+        received = tensor(receiver)
+        vector = self._origin[received] - self._origin[sender]
+        cell = torch.repeat_interleave(self._origin_cell, tensor(np.array([len(n) for n in lists])), dim=0)
+        vector = vector + (shift.unsqueeze(1) @ cell).squeeze(1)
+        length = torch.linalg.vector_norm(vector, dim=1)
+        near = (length < self.min_distance + self.skin).nonzero()[:, 0]
+        self.edges = Edges(sender, received, shift, tensor(row_ptr), near)

@@ -1,0 +1,253 @@
+"""What a simulation starts from: models, starting frames and settings of conf/simulate.yaml, all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from msmlff.app.config import build, typed
+from msmlff.app.record import read_record
+from msmlff.app.runtime import pick_device
+from msmlff.data.array_folder import file_sha256
+from msmlff.data.configuration import Configuration
+from msmlff.data.formats import LabelKeys, read_frames
+from msmlff.data.neighbors import is_flat
+from msmlff.errors import InputError
+from msmlff.models.base import ForceField
+from msmlff.models.files import load_model
+from msmlff.simulation import Committee, Limits, MDSettings, ModelForces
+from msmlff.simulation.ensembles import Ensemble
+from msmlff.simulation.failure import closest_pair
+from msmlff.simulation.output import OutputSpec
+
+MODEL = "model.safetensors"
+MOST_NEIGHBORS = 20_000  # of an atom; a cell with more is no cell in Å
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class SimulationSpec:
+    """Keys at the top of conf/simulate.yaml that stand for themselves."""
+
+    system: str
+    index: int | list[int] | Literal["all"]
+    repeat: tuple[int, int, int]
+    replicas: int
+    steps: int
+    timestep: float
+    temperature: float | list[float]
+    seed: int
+    remove_drift: bool
+    skin: float
+    picture: bool
+
+    @classmethod
+    def of(cls, config: DictConfig) -> SimulationSpec:
+        """From the configuration.
+
+        Raises:
+            InputError: a value of another kind or out of range, with its key.
+        """
+        content: Any = OmegaConf.to_container(config, resolve=True)
+        try:
+            spec = TypeAdapter(cls).validate_python({f.name: content[f.name] for f in fields(cls)})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]}={content[first['loc'][0]]!r}: {_advice(first)}") from None
+        for key in ("steps", "replicas"):
+            if getattr(spec, key) < 1:
+                raise InputError(f"{key}={getattr(spec, key)}: write a whole number >= 1")
+        if min(spec.repeat) < 1:
+            raise InputError(f"repeat={list(spec.repeat)}: write three whole numbers >= 1, as [2, 2, 2]")
+        return spec
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A simulation that can be started.
+
+    Attributes:
+        spec, ensemble, settings, output: of the configuration.
+        models: on their device.
+        hashes: of the model files.
+        starts: a configuration a replica.
+    """
+
+    spec: SimulationSpec
+    ensemble: Ensemble
+    settings: MDSettings
+    output: OutputSpec
+    models: list[ForceField]
+    hashes: list[str]
+    starts: list[Configuration]
+
+    @property
+    def forces(self) -> ModelForces | Committee:
+        return ModelForces(self.models[0]) if len(self.models) == 1 else Committee(self.models)
+
+
+def prepare_simulation(config: DictConfig, starts: list[Configuration] | None = None) -> Setup:
+    """Read and check everything that the configuration names.
+
+    Args:
+        config: of conf/simulate.yaml, resolved.
+        starts: those of a simulation that is gone on with; None: read them from ``system``.
+
+    Raises:
+        InputError: whatever cannot be used, by its key or file.
+    """
+    spec = SimulationSpec.of(config)
+    ensemble = build(config.ensemble, "ensemble")
+    limits, output = typed(Limits, config.limits, "limits"), typed(OutputSpec, config.output, "output")
+    settings = MDSettings(
+        timestep_fs=spec.timestep,
+        temperature=spec.temperature,
+        seed=spec.seed,
+        skin=spec.skin,
+        remove_drift=spec.remove_drift,
+        limits=limits,
+    )
+    paths = model_files(config.models)
+    if limits.max_deviation is not None and len(paths) == 1:
+        raise InputError("limits.max_deviation needs a committee: write models=[RUN1,RUN2,...]")
+    device = pick_device(config.device)
+    models = [load_model(path, _DTYPES[config.dtype], device) for path in paths]
+    if starts is None:
+        starts = read_starts(spec)
+        cutoff = max(model.cutoff for model in models)
+        for frame in {id(start): start for start in starts}.values():  # replicas of a frame are one object
+            check_start(frame, models[0].atomic_numbers, cutoff + spec.skin, limits.min_distance)
+    return Setup(spec, ensemble, settings, output, models, [file_sha256(p) for p in paths], starts)
+
+
+def model_files(given: Any) -> list[Path]:
+    """The files of ``models``: run folders or model files, one or a list.
+
+    Raises:
+        InputError: none, one that is not there, or the same one twice.
+    """
+    content: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    names: list[Any] = content if isinstance(content, list) else [content]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"model={content}: write a run folder or a model file, or models=[A,B] for several")
+    files = [_model_file(Path(name)) for name in names]
+    hashes = [file_sha256(path) for path in files]
+    for i, value in enumerate(hashes):
+        if value in hashes[:i]:
+            raise InputError(
+                f"models: {names[hashes.index(value)]} and {names[i]} are the same model, which always "
+                "agrees with itself: give each once"
+            )
+    return files
+
+
+def _model_file(path: Path) -> Path:
+    file = path / MODEL if path.is_dir() else path
+    if file.is_file():
+        return file
+    if not path.exists():
+        raise InputError(f"model={path}: there is no such file or folder")
+    status = read_record(path).get("status")
+    why = (
+        f"that run is {status}; wait for it, or resume it" if status else "it is no folder of a training run"
+    )
+    raise InputError(f"model={path}: there is no {MODEL} in it ({why})")
+
+
+def read_starts(spec: SimulationSpec) -> list[Configuration]:
+    """A configuration a replica: the chosen frames, repeated, ``replicas`` times each.
+
+    Raises:
+        InputError: no such file or frame, or a repetition along a direction that is not periodic.
+    """
+    path = Path(spec.system)
+    if not path.is_file():
+        raise InputError(f"system={path}: there is no such file")
+    no_labels = LabelKeys(energy=None, forces=None, stress=None, virial=None, group=None, weight=None)
+    frames = list(read_frames(path, no_labels))
+    chosen = range(len(frames)) if spec.index == "all" else _listed(spec.index)
+    for i in chosen:
+        if not -len(frames) <= i < len(frames):
+            raise InputError(f"index={i}: {path} has frames 0 to {len(frames) - 1}")
+    return [start for i in chosen for start in [repeated(frames[i], spec.repeat)] * spec.replicas]
+
+
+def _listed(index: Any) -> list[int]:
+    return index if isinstance(index, list) else [index]
+
+
+def repeated(frame: Configuration, times: Sequence[int]) -> Configuration:
+    """A supercell of the frame, without labels.
+
+    Raises:
+        InputError: it is repeated along a direction in which it is not periodic.
+    """
+    for axis, count in enumerate(times):
+        if count > 1 and not frame.pbc[axis]:
+            raise InputError(
+                f"repeat={list(times)}: {frame.source} is not periodic along {'abc'[axis]}; write 1 there"
+            )
+    shifts = np.indices(tuple(times)).reshape(3, -1).T @ frame.cell
+    return Configuration(
+        numbers=np.tile(frame.numbers, len(shifts)),
+        positions=(frame.positions[None] + shifts[:, None]).reshape(-1, 3),
+        cell=frame.cell * np.array(times)[:, None],
+        pbc=frame.pbc,
+        source=frame.source,
+    )
+
+
+def check_start(
+    frame: Configuration, atomic_numbers: Sequence[int], reach: float, min_distance: float
+) -> None:
+    """Whether a model can start from a frame.
+
+    Args:
+        frame: the configuration.
+        atomic_numbers: the elements the model knows.
+        reach: Å, up to which neighbours will be searched.
+        min_distance: Å, closer atoms overlap.
+
+    Raises:
+        InputError: elements the model never saw, positions or a cell that are not finite, a cell too small to
+            be one in Å, a periodic direction without a lattice vector, overlapping atoms.
+    """
+    unknown = sorted(set(frame.numbers.tolist()) - set(atomic_numbers))
+    if unknown:
+        names, known = (", ".join(chemical_symbols[z] for z in zs) for zs in (unknown, atomic_numbers))
+        raise InputError(
+            f"{frame.source}: the model never saw {names}, it knows {known}; simulate with a model trained "
+            "on all elements of the system"
+        )
+    if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
+        raise InputError(f"{frame.source}: positions or cell hold NaN or infinite values")
+    measured = bool(np.all(frame.pbc)) and not is_flat(frame.cell, frame.pbc)
+    if measured and len(frame) * 4.2 * reach**3 > MOST_NEIGHBORS * frame.volume:
+        raise InputError(
+            f"{frame.source}: {len(frame)} atoms in a cell of {frame.volume:.3g} Å³ would have more than "
+            f"{MOST_NEIGHBORS} neighbours each within {reach:g} Å; is the cell written in Å?"
+        )
+    try:
+        distance, atoms = closest_pair(frame, max(min_distance, 1e-3))
+    except InputError as error:
+        raise InputError(f"{frame.source}: {error}") from None
+    if atoms:
+        names = " and ".join(f"{chemical_symbols[frame.numbers[a]]} {a}" for a in atoms)
+        what = f"atoms {names} are" if len(atoms) == 2 else f"atom {names} and its own image are"
+        raise InputError(
+            f"{frame.source}: {what} {distance:.3g} Å apart: they overlap. Relax the structure first, or "
+            f"lower limits.min_distance ({min_distance:g} Å) if that is meant"
+        )
+
+
+def _advice(error: Any) -> str:
+    message = str(error["msg"])
+    return f"{message[0].lower()}{message[1:]}"
