@@ -50,3 +50,19 @@ unset MSMLFF_CACHE
 if "$python" -c "from msmlff.nn.ops import check_backend; check_backend('cuequivariance', 'cuda')" 2> "$out/cuequivariance.txt"; then
     "$python" train.py device=cuda ops.backend=cuequivariance hydra.run.dir="$out/cuequivariance" | tee "$out/cuequivariance.txt"
 fi
+
+# 8. steps of small systems captured as CUDA graphs, and runs with and without
+"$python" scripts/profile_steps.py --device cuda | tee "$out/steps.txt"
+for compile in none graph; do
+    "$python" train.py device=cuda training.compile=$compile training.workers=2 hydra.run.dir="$out/compile_$compile" \
+        | tee "$out/compile_$compile.txt"
+done
+
+# 9. growth to a million atoms of nickel, whole and in pieces; then dynamics of 100,000 and of 1,000,000 atoms of hydrogen
+"$python" -m msmlff.app benchmark growth --device cuda --memory-gib 40 --sizes 1000 10000 100000 1000000 --out "$out" | tee "$out/growth.txt"
+pool=msmlff/data/pools/dense_hydrogen/test.extxyz.gz       # 128 atoms a frame
+for repeat in 9 20; do                                     # 93,312 and 1,024,000 atoms
+    "$python" -m msmlff.app simulate model="$out/default_seed1" system="$pool" repeat=[$repeat,$repeat,$repeat] device=cuda \
+        ensemble=nvt temperature=1000 steps=100 output.every=100 hydra.run.dir="$out/md_$repeat" | tee "$out/md_$repeat.txt"
+done
+"$python" scripts/benchmark_md.py "$out/default_seed1" "$pool" --device cuda --out "$out" | tee "$out/benchmark_md.txt"
