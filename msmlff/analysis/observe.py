@@ -13,7 +13,12 @@ from msmlff.analysis.observe_motion import (
     observe_vacf,
     observe_vdos,
 )
-from msmlff.analysis.observe_state import observe_density, observe_equation_of_state, observe_pressure
+from msmlff.analysis.observe_state import (
+    moves,
+    observe_density,
+    observe_equation_of_state,
+    observe_pressure,
+)
 from msmlff.analysis.observe_structure import (
     observe_adf,
     observe_coordination,
@@ -49,7 +54,8 @@ def observe(
     """The observables asked for, or all that the trajectory allows.
 
     Args:
-        names: keys of OBSERVABLES; None: all, and the reason of each that is not to be had.
+        names: keys of OBSERVABLES; None: all, and the reason of each that is not to be had. An equation of
+            state of moving atoms is had by name alone.
 
     Returns:
         (observables by name, reasons by the name of those left out).
@@ -59,6 +65,12 @@ def observe(
     """
     found, missing = {}, {}
     for name in check_names(names) if names is not None else OBSERVABLES:
+        if names is None and name == "equation_of_state" and moves(subject.trajectory):
+            missing[name] = (
+                "frames with velocities or times are not relaxed, and their energies have a thermal part; "
+                "if it is meant, write observables=[equation_of_state]"
+            )
+            continue
         try:
             found[name] = OBSERVABLES[name](subject)
         except InputError as error:

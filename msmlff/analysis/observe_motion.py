@@ -13,8 +13,10 @@ from msmlff.analysis.dynamics import diffusion, finite_size_correction, msd, vac
 from msmlff.analysis.observed import NamedCurve, Observed, Quantity, Subject, elements, mean_of
 from msmlff.analysis.stability import Stability, bond_stability, rdf_stability, stability_curves
 from msmlff.analysis.thermodynamics import energy_drift, total_energy
-from msmlff.analysis.trajectory import temperatures
+from msmlff.analysis.trajectory import Trajectory, longest_step, temperatures
 from msmlff.errors import InputError
+
+LONG_STEP = 0.4  # of a lattice vector between two frames: near the half at which a path is lost
 
 
 def observe_msd(subject: Subject) -> Observed:
@@ -23,12 +25,23 @@ def observe_msd(subject: Subject) -> Observed:
     curves = {}
     for z in kinds:
         curves[chemical_symbols[z]] = NamedCurve(msd(t, z, s.blocks), "time / fs", "MSD / Å²")
-    return Observed({}, curves)
+    return Observed({}, curves, tuple(_folded(t)))
+
+
+def _folded(trajectory: Trajectory) -> list[str]:
+    """A note where steps between frames are too long to be followed across the faces of the cell."""
+    step = longest_step(trajectory)
+    if step < LONG_STEP:
+        return []
+    return [
+        f"An atom moves by {step:.2f} of a lattice vector between two frames: from 0.5 on the path cannot be "
+        "told from one through the cell's face, and displacements come out too small; store more frames."
+    ]
 
 
 def observe_diffusion(subject: Subject) -> Observed:
     t, s = subject.trajectory, subject.settings
-    quantities, notes = {}, []
+    quantities, notes = {}, _folded(t)
     for z in elements(t):
         symbol = chemical_symbols[z]
         found = diffusion(t, z, s.blocks, s.fit_fs)
@@ -57,7 +70,7 @@ def _finite_size(subject: Subject, quantities: dict[str, Quantity], viscosity: f
     if not t.pbc.all() or not np.allclose(cell, np.eye(3) * length, atol=1e-3 * length):
         raise InputError("settings.viscosity: the finite-size correction is that of a cubic periodic cell")
     kelvin = subject.settings.temperature
-    kelvin = float(temperatures(t).mean()) if kelvin is None else kelvin
+    kelvin = float(_temperatures(subject)[0].mean()) if kelvin is None else kelvin
     added = finite_size_correction(kelvin, viscosity, length)
     for name in [n for n in quantities if n.startswith("D of ")]:
         old = quantities[name]
@@ -91,13 +104,23 @@ def observe_vdos(subject: Subject) -> Observed:
 
 
 def observe_temperature(subject: Subject) -> Observed:
+    """As the simulation knew it, with its degrees of freedom; else kinetic, with 3 an atom."""
     t = subject.trajectory
-    values = temperatures(t)
+    values, notes = _temperatures(subject)
     curves = {}
     if t.interval_fs is not None and len(t) > 1:
         curve = Curve(t.time_fs, values, np.full(len(t), np.nan))
         curves["kinetic"] = NamedCurve(curve, "time / fs", "temperature / K")
-    return Observed({"temperature": mean_of(values, "K")}, curves)
+    return Observed({"temperature": mean_of(values, "K")}, curves, notes)
+
+
+def _temperatures(subject: Subject) -> tuple[np.ndarray, tuple[str, ...]]:
+    """[frames] K, and what is to be said of them."""
+    stored = subject.trajectory.temperature
+    if stored is not None and np.isfinite(stored).all():
+        return stored, ()
+    note = "With 3 degrees of freedom an atom; a run without motion as a whole has fewer, and is hotter."
+    return temperatures(subject.trajectory), (note,)
 
 
 def observe_drift(subject: Subject) -> Observed:

@@ -10,7 +10,7 @@ from ase.units import GPa, kB
 from msmlff.analysis.curve import Curve
 from msmlff.analysis.observed import NamedCurve, Observed, Quantity, Subject, mean_of
 from msmlff.analysis.thermodynamics import density, fit_equation_of_state, pressure, wigner_seitz_radius
-from msmlff.analysis.trajectory import temperatures
+from msmlff.analysis.trajectory import Trajectory, temperatures
 from msmlff.errors import InputError
 
 
@@ -72,4 +72,10 @@ def observe_equation_of_state(subject: Subject) -> Observed:
         "frames": NamedCurve(points, *axes),
         found.form: NamedCurve(Curve(volumes, found.energy_at(volumes), nothing), *axes),
     }
-    return Observed(quantities, curves, ("Energies as the frames have them: relaxed, or all at rest.",))
+    note = "of moving atoms, with a thermal part" if moves(t) else "relaxed, or all at rest"
+    return Observed(quantities, curves, (f"Energies as the frames have them: {note}.",))
+
+
+def moves(trajectory: Trajectory) -> bool:
+    """Whether the frames are those of a motion: they have velocities or times."""
+    return trajectory.velocities is not None or trajectory.interval_fs is not None

@@ -13,6 +13,8 @@ from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import minimum_image
 from msmlff.errors import InputError
 
+UNWRAPPED = "unwrapped"  # in the info of frames that ``msmlff simulate`` wrote
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -27,6 +29,8 @@ class Trajectory:
         velocities: [frames, atoms, 3] Å/fs, or None.
         energy: [frames] eV, potential energy, NaN where it is not known.
         stress: [frames, 3, 3] eV/Å³, of the potential alone, NaN where it is not known.
+        temperature: [frames] K, kinetic, as the simulation stored it, with its degrees of freedom, or None.
+        continuous: the positions are known not to jump at the cell's faces, as those of ``msmlff simulate``.
         source: where it came from, for messages.
     """
 
@@ -39,13 +43,15 @@ class Trajectory:
     energy: np.ndarray | None = None
     stress: np.ndarray | None = None
     source: str = ""
+    temperature: np.ndarray | None = None
+    continuous: bool = False
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, kept: slice) -> Trajectory:
         """A part of the frames; a step stretches the interval."""
-        per_frame = {"positions", "cell", "velocities", "energy", "stress"}
+        per_frame = {"positions", "cell", "velocities", "energy", "stress", "temperature"}
         parts = {
             f.name: getattr(self, f.name)[kept]
             for f in fields(self)
@@ -113,7 +119,8 @@ def from_frames(
     """A trajectory of frames that hold the same atoms in the same order.
 
     Args:
-        frames: at least one; energies and stresses are kept where frames have them.
+        frames: at least one; energies and stresses are kept where frames have them, and of the info the
+            ``temperature_K`` and ``unwrapped`` that ``msmlff simulate`` writes, where all have them.
         interval_fs: time from frame to frame; None: from the frames' info ``time_fs`` where all have it.
         velocities: [atoms, 3] Å/fs of each frame.
         source: for messages.
@@ -144,7 +151,16 @@ def from_frames(
         energy=energy if np.isfinite(energy).any() else None,
         stress=np.stack(stress) if any(f.stress is not None for f in frames) else None,
         source=source,
+        temperature=_stored_temperature(frames),
+        continuous=all(str(frame.info.get(UNWRAPPED)) == "True" for frame in frames),  # also NumPy's
     )
+
+
+def _stored_temperature(frames: Sequence[Configuration]) -> np.ndarray | None:
+    stored = [frame.info.get("temperature_K") for frame in frames]
+    if not all(isinstance(kelvin, int | float) for kelvin in stored):
+        return None
+    return np.array(stored, dtype=np.float64)
 
 
 def spacing(times: Sequence[object], source: str) -> float | None:
@@ -165,10 +181,11 @@ def unwrapped(trajectory: Trajectory) -> np.ndarray:
 
     Each step is the shortest image of the step between two frames, which conserves diffusion also where
     the cell breathes (von Bülow, Bullerjahn, Hummer, J. Chem. Phys. 153, 021101 (2020), eq. 5). Paths that
-    are unwrapped already are returned as they are, as long as no atom moves half a cell between frames.
+    are known to be continuous are returned as they are, others that are unwrapped already, too, as long as no
+    atom moves half a cell between frames (``longest_step``).
     """
     positions = trajectory.positions
-    if not trajectory.pbc.any() or len(trajectory) < 2:
+    if not trajectory.pbc.any() or len(trajectory) < 2 or _stays_continuous(trajectory):
         return positions
     steps = np.diff(positions, axis=0)
     for i, step in enumerate(steps):
@@ -176,8 +193,34 @@ def unwrapped(trajectory: Trajectory) -> np.ndarray:
     return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, axis=0)])
 
 
+def longest_step(trajectory: Trajectory) -> float:
+    """How far an atom moves between two frames at the most, in lattice vectors of a periodic direction.
+
+    At 0.5 the step cannot be told from the one to the next image, and ``unwrapped`` may have taken the wrong
+    one; 0 where the paths are known to be continuous.
+    """
+    if not trajectory.pbc.any() or len(trajectory) < 2 or _stays_continuous(trajectory):
+        return 0.0
+    steps = np.diff(unwrapped(trajectory), axis=0)
+    return float(np.abs(steps @ np.linalg.pinv(trajectory.cell[1:]))[..., trajectory.pbc].max())
+
+
+def _stays_continuous(trajectory: Trajectory) -> bool:
+    """Not where every atom of every frame lies in the cell: a program that wrapped them kept the mark."""
+    if not trajectory.continuous:
+        return False
+    places = (trajectory.positions @ np.linalg.pinv(trajectory.cell))[..., trajectory.pbc]
+    return bool((places < -1e-6).any() or (places > 1.0 + 1e-6).any())
+
+
 def temperatures(trajectory: Trajectory) -> np.ndarray:
-    """[frames] K, kinetic temperature, 3 degrees of freedom an atom. InputError without velocities."""
+    """[frames] K, kinetic temperature, 3 degrees of freedom an atom: that of the ideal part of the pressure.
+
+    A simulation whose motion as a whole is taken out has fewer: see ``Trajectory.temperature``.
+
+    Raises:
+        InputError: there are no velocities.
+    """
     velocities = trajectory.need_velocities("temperature")
     per_frame = np.einsum("a,fai->f", trajectory.masses, velocities**2) / fs**2
     return np.asarray(per_frame / (3 * len(trajectory.numbers) * kB))

@@ -7,18 +7,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.units import fs
 
-from msmlff.analysis.trajectory import Trajectory, from_frames, spacing
+from msmlff.analysis.trajectory import UNWRAPPED, Trajectory, from_frames, spacing
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import from_ase, read_frames
 from msmlff.errors import InputError
 
 MOMENTA = "momenta"  # column of extended XYZ as ASE writes it, in its units
 VELOCITIES = ("velocities", "vel", "velo")  # as others write them, in Å/fs
+_HDF5 = (".h5", ".hdf5")
 _XYZ = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 
 
@@ -44,7 +46,7 @@ def read_trajectory(
             several replicas.
     """
     path = find_trajectory(Path(path), replica)
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix in _HDF5:
         return _read_hdf5(path, interval_fs, kept, replica)
     frames, velocities = [], []
     for frame, moving in _read(path):
@@ -70,10 +72,49 @@ def find_trajectory(path: Path, replica: int | None = None) -> Path:
     for name in ("trajectory.h5", "trajectory.extxyz"):
         if (path / name).is_file():
             return path / name
-    several = {int(p.stem.removeprefix("trajectory_")): p for p in path.glob("trajectory_*.extxyz")}
+    several = {k: p for p in path.glob("trajectory_*.extxyz") if (k := _number(p)) is not None}
     if not several:
         raise InputError(f"{path} holds no trajectory.extxyz or trajectory.h5: give the file")
     return several[_chosen(replica, sorted(several), path)]
+
+
+def replica_of(path: Path, replica: int | None = None) -> int | None:
+    """The number of the replica of ``msmlff simulate`` whose frames ``read_trajectory`` reads.
+
+    Args:
+        path: a file, or a folder of ``msmlff simulate``.
+        replica: which one, where there are several.
+
+    Returns:
+        The number; None for a file whose name does not tell it.
+
+    Raises:
+        InputError: see ``find_trajectory``; an HDF5 file that is none of a simulation's.
+    """
+    path = find_trajectory(path, replica)
+    if path.suffix in _HDF5:
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                return _chosen(replica, _replicas(file, path), path)
+        except OSError as error:
+            raise InputError(f"{path}: no HDF5 file that can be read ({error})") from error
+    return 0 if path.name == "trajectory.extxyz" else _number(path)  # it is written for a single replica
+
+
+def _number(path: Path) -> int | None:
+    """K of trajectory_K.extxyz; None for other names."""
+    match = re.fullmatch(r"trajectory_(\d+)\.extxyz", path.name)
+    return int(match[1]) if match else None
+
+
+def _replicas(file: Any, path: Path) -> list[int]:
+    """Numbers of the groups replica_K of an HDF5 file, ascending; InputError where there are none."""
+    there = sorted(int(match[1]) for name in file if (match := re.fullmatch(r"replica_(\d+)", name)))
+    if not there:
+        raise InputError(f"{path}: an HDF5 file, but not one of msmlff simulate (no replica_0)")
+    return there
 
 
 def _chosen(replica: int | None, there: list[int], path: Path) -> int:
@@ -99,10 +140,7 @@ def _read_hdf5(path: Path, interval_fs: float | None, kept: slice, replica: int 
 
     try:
         with h5py.File(path, "r") as file:
-            there = sorted(int(name.removeprefix("replica_")) for name in file if name.startswith("replica_"))
-            if not there:
-                raise InputError(f"{path}: an HDF5 file, but not one of msmlff simulate (no replica_0)")
-            group = file[f"replica_{_chosen(replica, there, path)}"]
+            group = file[f"replica_{_chosen(replica, _replicas(file, path), path)}"]
             times = np.asarray(group["time"])
             trajectory = Trajectory(
                 numbers=np.asarray(group["numbers"], dtype=np.int64),
@@ -111,6 +149,8 @@ def _read_hdf5(path: Path, interval_fs: float | None, kept: slice, replica: int 
                 pbc=np.asarray(group["pbc"], dtype=bool),
                 velocities=np.asarray(group["velocities"][kept]) if "velocities" in group else None,
                 energy=np.asarray(group["energy"][kept]),
+                temperature=np.asarray(group["temperature"][kept]) if "temperature" in group else None,
+                continuous=bool(group.attrs.get(UNWRAPPED, False)),
                 source=str(path),
             )
     except (OSError, KeyError) as error:

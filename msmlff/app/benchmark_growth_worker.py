@@ -162,8 +162,8 @@ def _whole(model: ForceField, frame: Configuration) -> tuple[Prediction, float]:
 
 
 def _fits(model: ForceField, frame: Configuration) -> bool:
-    free = free_bytes(next(model.parameters()).device) / 2**30
-    return ChunkedEvaluator(model, memory_gib=0.9 * free).fitting(frame) == len(frame)
+    free = free_bytes(next(model.parameters()).device)
+    return ChunkedEvaluator(model).memory(frame).of_whole(len(frame)) <= 0.9 * free
 
 
 def request(cell: Cell, unit: Atoms | None) -> str:

@@ -24,7 +24,7 @@ from msmlff.analysis.observe import check_names, observe
 from msmlff.analysis.observed import Observed, ObserveSettings, Subject
 from msmlff.analysis.tables import figure as number
 from msmlff.analysis.trajectory import Trajectory
-from msmlff.analysis.trajectory_files import find_trajectory, read_trajectory
+from msmlff.analysis.trajectory_files import find_trajectory, read_trajectory, replica_of
 from msmlff.app import guard
 from msmlff.app.config import typed
 from msmlff.app.evaluate_model import SIMULATION, failures, merged, simulate_first, with_simulation_keys
@@ -85,12 +85,13 @@ def run(config: DictConfig, folder: Path, command: str, console: Console) -> Non
         config = merged(config, {"trajectory": str(folder / SIMULATION)})
     limit_threads(config.threads)
     trajectory = _read(config, "trajectory", config.interval_fs, config.replica)
+    replica = replica_of(Path(str(config.trajectory)), config.replica)
     reference = None
     if config.reference is not None:
         reference = _read(config, "reference", config.reference_interval_fs, None)
     subject = Subject(
-        trajectory, settings, reference, _equilibrium(config.equilibrium), _thermo(config, trajectory),
-        failures(Path(str(config.trajectory))),
+        trajectory, settings, reference, _equilibrium(config.equilibrium),
+        _thermo(config, trajectory, replica), failures(Path(str(config.trajectory)), replica),
     )  # fmt: skip
     with console.status(f"evaluating {len(trajectory)} frames"):
         content = _evaluated(subject, names)
@@ -151,14 +152,17 @@ def _equilibrium(path: str | None) -> Configuration | None:
     return None if path is None else next(iter(read_frames(path)))
 
 
-def _thermo(config: DictConfig, trajectory: Trajectory) -> dict[str, np.ndarray] | None:
-    """The rows of the thermo.csv beside the trajectory of ``msmlff simulate``, from its first frame on."""
+def _thermo(config: DictConfig, trajectory: Trajectory, replica: int | None) -> dict[str, np.ndarray] | None:
+    """The replica's rows of the thermo.csv beside the trajectory of ``msmlff simulate``, of its frames' time.
+
+    None where there is none, or where it is not known which replica the trajectory is of.
+    """
     path = find_trajectory(Path(str(config.trajectory)), config.replica).parent / "thermo.csv"
-    if not path.is_file() or trajectory.interval_fs is None:
+    if replica is None or not path.is_file() or trajectory.interval_fs is None:
         return None
     from msmlff.simulation.thermo import read_thermo  # torch
 
-    columns = read_thermo(path).get(config.replica or 0)
+    columns = read_thermo(path).get(replica)
     if columns is None:
         return None
     since = columns["time_fs"] - columns["time_fs"][0]

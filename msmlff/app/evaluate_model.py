@@ -76,10 +76,11 @@ def merged(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
     return OmegaConf.create({**plain, **changes})
 
 
-def failures(trajectory: Path) -> tuple[str, ...]:
-    """What record.json of the simulation beside a trajectory says of replicas that failed."""
+def failures(trajectory: Path, replica: int | None) -> tuple[str, ...]:
+    """What record.json of the simulation beside a trajectory says of its replica, where that failed."""
     folder = trajectory if trajectory.is_dir() else trajectory.parent
     record = read_record(folder)
     if not str(record.get("command", "")).startswith("msmlff simulate"):
         return ()
-    return tuple(map(str, record.get("failures", ())))
+    messages = map(str, record.get("failures", ()))
+    return tuple(text for text in messages if text.startswith(f"replica {replica} "))

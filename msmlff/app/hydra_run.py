@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.core.global_hydra import GlobalHydra
 
 from msmlff.app.config import check_overrides, compose_run, config_folder, register_resolvers
@@ -55,6 +55,6 @@ def _run_once(name: str, job: Callable, arguments: list[str]) -> None:
             return config
 
         context.compose_config = composed  # type: ignore[assignment]
-        context.run(config_name=name, task_function=job, overrides=overrides)
+        run_and_report(lambda: context.run(config_name=name, task_function=job, overrides=overrides))
     finally:
         GlobalHydra.instance().clear()

@@ -202,27 +202,36 @@ def _settings(cls: type[T], config: DictConfig) -> T:
 def _relax_frames(
     config: DictConfig, calculator: Calculator, folder: Path, console: Console
 ) -> list[Structure]:
-    """Relax every frame of the file; one that fails does not stop the others."""
+    """Relax every frame of the file; one that fails does not stop the others.
+
+    However the loop ends, the frames that are done are written.
+    """
     from msmlff.simulation.relax import RelaxSettings, relax
 
     path, settings = Path(config.system), _settings(RelaxSettings, config)
     if not path.is_file():
         raise InputError(f"system={path}: there is no such file")
     done: list[Relaxed] = []
-    for index, frame in enumerate(read_frames(path)):
-        with console.status(f"relaxing frame {index} of {path}"):
-            start = frame.to_ase()
-            start.calc = None
-            try:
-                _check_elements(start.symbols.species(), calculator, "model")
-                done.append(Relaxed(index, frame, relax(start, calculator, settings)))
-            except (MSMLFFError, PropertyNotImplementedError) as error:
-                done.append(Relaxed(index, frame, None, str(error)))
-    good = [r for r in done if r.relaxation is not None]
+    good: list[Relaxed] = []
+    try:
+        for index, frame in enumerate(read_frames(path)):
+            with console.status(f"relaxing frame {index} of {path}"):
+                start = frame.to_ase()
+                start.calc = None
+                try:
+                    _check_elements(start.symbols.species(), calculator, "model")
+                    done.append(Relaxed(index, frame, relax(start, calculator, settings)))
+                except (MSMLFFError, PropertyNotImplementedError) as error:
+                    done.append(Relaxed(index, frame, None, str(error)))
+                except Exception as error:  # of linear algebra, memory, a calculator: the others may be well
+                    done.append(Relaxed(index, frame, None, f"{type(error).__name__}: {error}"))
+    finally:
+        good = [r for r in done if r.relaxation is not None]
+        if good:
+            write_frames(folder / "relaxed.extxyz", [to_frame(r) for r in good])
     if not good:
         raise MSMLFFError(f"{path}: no frame could be relaxed; the first says: {done[0].message}")
     console.print(frame_table(done))
-    write_frames(folder / "relaxed.extxyz", [to_frame(r) for r in good])
     return [Structure(f"frame {r.index}", r.relaxation.atoms, calculator) for r in good if r.relaxation]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.backend import choose_backend
 from msmlff.nn.ops import check_backend, set_backend
 from msmlff.simulation import MolecularDynamics
-from msmlff.simulation.files import NO_ROOM, OutputError
+from msmlff.simulation.files import NO_ROOM, OutputError, write_whole
 from msmlff.simulation.output import THERMO, Output
 from msmlff.simulation.restart import RESTART, Restart, load_restart
 from msmlff.simulation.thermo import read_thermo
@@ -100,7 +100,6 @@ def resume_job(folder: Path, steps: int | None) -> dict[str, Any]:
         )
     if steps is not None:
         config.steps = steps
-        OmegaConf.save(config, folder / CONFIG)
     if restart.step >= config.steps:
         raise InputError(
             f"resume={folder}: that simulation has done all of its {restart.step} steps; to go on, write "
@@ -159,7 +158,7 @@ def run(config: DictConfig, job: Job, console: Console, restart: Restart | None 
     folder.mkdir(parents=True, exist_ok=True)
     if restart is None:
         claim(folder)
-        OmegaConf.save(config, folder / CONFIG)
+        _save_config(config, folder)
     facts = {"command": job.command, "git_revision": git_revision(), "versions": versions()}
     record = Record(folder, facts)
     check_values(config)
@@ -170,6 +169,7 @@ def run(config: DictConfig, job: Job, console: Console, restart: Restart | None 
             f"models={config.models}: the file changed since {shown_path(folder)} was saved: "
             "put it back, or start a new simulation"
         )
+    _save_config(config, folder)
     memory = PeakMemory(setup.forces.device.type)
     backend = _backend(config, setup, record.content.get("backend"))
     record.update(**_facts(setup), **backend, device=device_name(setup.forces.device.type))
@@ -180,6 +180,13 @@ def run(config: DictConfig, job: Job, console: Console, restart: Restart | None 
     finally:
         set_backend(None)
         record.update(peak_memory_mb=memory.mb())
+
+
+def _save_config(config: DictConfig, folder: Path) -> None:
+    """Write config.yaml where it says something else; a resumed simulation may have a new total of steps."""
+    path, content = folder / CONFIG, OmegaConf.to_yaml(config).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
 
 
 def _simulate(setup: Setup, folder: Path, record: Record, console: Console, restart: Restart | None) -> None:
@@ -276,12 +283,15 @@ def claim(folder: Path) -> None:
         return
     if not _is_mine(folder):
         raise TakenFolderError(f"{shown} is no folder of simulate and has {found[0].name}: {OTHER}")
-    status = read_record(folder).get("status")
+    status = None
+    with suppress(InputError):  # damaged: what it was, the restart file says
+        status = read_record(folder).get("status")
     if status == "finished":
         raise TakenFolderError(f"{shown} holds a finished simulation: {OTHER}, or delete this one")
     if (folder / RESTART).exists():
+        state = status or f"its {RECORD} is absent or damaged"
         raise TakenFolderError(
-            f"{shown} holds an unfinished simulation ({status}): continue it with resume={shown}, or "
+            f"{shown} holds an unfinished simulation ({state}): continue it with resume={shown}, or "
             f"delete it, or {OTHER}"
         )
     for path in found:
@@ -289,6 +299,9 @@ def claim(folder: Path) -> None:
 
 
 def _is_mine(folder: Path) -> bool:
+    """Whether the folder is a simulation's: by its record, or, should that be gone, by what can go on."""
+    if (folder / CONFIG).is_file() and (folder / RESTART).is_file():
+        return True
     try:
         record = read_record(folder)
     except InputError:

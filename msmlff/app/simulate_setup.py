@@ -119,7 +119,7 @@ def prepare_simulation(config: DictConfig, starts: list[Configuration] | None = 
     if limits.max_deviation is not None and len(paths) == 1:
         raise InputError("limits.max_deviation needs a committee: write models=[RUN1,RUN2,...]")
     device = pick_device(config.device)
-    models = [load_model(path, _DTYPES[config.dtype], device) for path in paths]
+    models = [load_model(path, _DTYPES[config.dtype], device).requires_grad_(False) for path in paths]
     if starts is None:
         starts = read_starts(spec)
         cutoff = max(model.cutoff for model in models)

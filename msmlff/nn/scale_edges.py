@@ -37,12 +37,13 @@ def build_scale_edges(
     layers: dict[tuple[int, int], list[ScaleEdges]] = {size: [] for size in sizes}
     for cutoff, harmonics, basis in scales:
         prepared = batch.layout.within(cutoff) if batch.layout is not None else None
-        chosen = (lengths < cutoff).nonzero().squeeze(1) if prepared is None else prepared.edge
+        chosen = prepared.edge if prepared is not None else _chosen(lengths < cutoff, batch, sizes)
         edges = _Edges(
             vectors.index_select(0, chosen),
             batch.sender.index_select(0, chosen),
             batch.receiver.index_select(0, chosen),
         )
+        # With shells an edge may be there for a pair term alone, and its receiver beyond those of any layer.
         if backend.padded:
             for (_, receivers), of_layer in layers.items():
                 received = edges if batch.shells is None else edges.first(receivers)
@@ -51,7 +52,8 @@ def build_scale_edges(
         length = edges.vector.square().sum(dim=1).sqrt()
         angular = harmonics(edges.vector / length.unsqueeze(1))
         for (senders, receivers), of_layer in layers.items():
-            rows = edges.rows(senders, receivers) if prepared is None else prepared.rows
+            received = edges if batch.shells is None else edges.first(receivers)
+            rows = received.rows(senders) if prepared is None else prepared.rows
             count = len(rows.sender)
             found = backend.pairs(rows, edges.vector[:count]) if backend.pairs is not None else None
             items = length[:count] if found is None else length.index_select(0, found.edge[:, 0])
@@ -74,10 +76,21 @@ class _Edges:
         count = int(torch.searchsorted(self.receiver, receivers))
         return _Edges(self.vector[:count], self.sender[:count], self.receiver[:count])
 
-    def rows(self, atoms: int, receivers: int) -> Rows:
-        """Rows of ``atoms`` atoms, empty for all but the first ``receivers``."""
-        edges = self if atoms == receivers else self.first(receivers)
-        return Rows.build(edges.sender, edges.receiver, atoms)
+    def rows(self, atoms: int) -> Rows:
+        """Rows of ``atoms`` atoms."""
+        return Rows.build(self.sender, self.receiver, atoms)
+
+
+def _chosen(near: Tensor, batch: Batch, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """Which edges are ``near`` [edges] bool, and have a sender with features in every layer they are in.
+
+    Shells are found with lengths in float64: an edge at the cutoff, there for a pair term, may be near in
+    float32 alone. Its sender may then lie beyond the layer's atoms.
+    """
+    if batch.shells is not None:
+        for senders, receivers in sizes:
+            near = near & ((batch.receiver >= receivers) | (batch.sender < senders))
+    return near.nonzero().squeeze(1)
 
 
 def _padded(

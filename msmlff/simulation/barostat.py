@@ -17,6 +17,7 @@ from msmlff.simulation.system import System
 from msmlff.simulation.thermostats import Bath
 
 COUPLINGS = ("isotropic", "axes", "full")
+TILT = 1e-6  # of the longest component: what digits of a file leave of a rectangular cell
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class CellRescaling(Barostat):
         system: the replicas, periodic in all directions.
 
     Raises:
-        InputError: a replica that is not periodic in all directions.
+        InputError: a replica that is not periodic in all directions; for "axes", one whose lattice vectors do
+            not lie along x, y and z.
     """
 
     needs_stress = True
@@ -100,7 +102,9 @@ class CellRescaling(Barostat):
                 f"{frame.source or f'frame {open_[0]}'}: constant pressure needs a cell that is periodic in "
                 "all directions; write ensemble=nvt, or set cell and pbc in the file"
             )
-        self.temperature, self.kind = bath.temperature, coupling.kind
+        if coupling.kind == "axes":
+            _check_rectangular(system)
+        self.bath, self.kind = bath, coupling.kind
         self.pressure = coupling.pressure * GPa
         self.rate = coupling.compressibility / GPa * bath.timestep / coupling.time  # Å³/eV
         self.work = torch.zeros_like(bath.temperature)
@@ -116,7 +120,7 @@ class CellRescaling(Barostat):
         volume = system.volume.view(-1, 1, 1)
         eye = torch.eye(3, dtype=volume.dtype, device=volume.device)
         noise = self._noise.at(step)
-        width = torch.sqrt(2.0 * kB * self.temperature.view(-1, 1, 1) * self.rate / (3.0 * volume))
+        width = torch.sqrt(2.0 * kB * self.bath.temperature.view(-1, 1, 1) * self.rate / (3.0 * volume))
         drift = self.rate / 3.0 * (system.pressure_tensor(evaluation.stress) - self.pressure * eye)
         strain = self._projected(drift + width * 0.5 * (noise + noise.transpose(1, 2)))
         growth, shrink = torch.linalg.matrix_exp(strain), torch.linalg.matrix_exp(-strain)
@@ -138,8 +142,7 @@ class CellRescaling(Barostat):
         return self.pressure * system.volume - self.work
 
     def keep(self, rows: Sequence[int]) -> None:
-        kept = list(rows)
-        self.temperature, self.work = self.temperature[kept], self.work[kept]
+        self.work = self.work[list(rows)]  # the thermostat keeps the bath's rows
         self._noise.keep(rows)
 
     def state(self) -> dict[str, Tensor]:
@@ -157,3 +160,16 @@ class CellRescaling(Barostat):
             # the mean of three independent strains: its trace is that of the full one
             diagonal = diagonal.mean(dim=1, keepdim=True).expand(-1, 3)
         return torch.diag_embed(diagonal)
+
+
+def _check_rectangular(system: System) -> None:
+    """Raises InputError for a replica whose cell is not diagonal."""
+    lengths = system.cell.diagonal(dim1=1, dim2=2)
+    tilt = (system.cell - torch.diag_embed(lengths)).abs().amax(dim=(1, 2))
+    tilted = (tilt > TILT * system.cell.abs().amax(dim=(1, 2))).nonzero()[:, 0].tolist()
+    if tilted:
+        frame = system.frames[tilted[0]]
+        raise InputError(
+            f"{frame.source or f'frame {tilted[0]}'}: ensemble.cell=axes needs a rectangular cell with "
+            "lattice vectors along x, y and z; write ensemble.cell=isotropic or full, or turn the cell"
+        )

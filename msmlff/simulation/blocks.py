@@ -12,6 +12,8 @@ from msmlff.data.neighbors import checked_geometry
 
 #: Å added to a margin, so that rounding leaves nothing out.
 _ROUNDING = 1e-6
+#: Å, about what is between neighbours: so much is an atom's, of a flat sheet or a straight chain, too.
+_BOND = 2.0
 
 
 class Space:
@@ -54,8 +56,9 @@ class Space:
         yield from self._cut(atoms[order[place:]], parts - parts // 2)
 
     def volume(self, atoms: np.ndarray) -> float:
-        """Å³ of the parallelepiped that holds these atoms."""
-        return float(np.prod(np.ptp(self._scaled[atoms], axis=0)) * abs(np.linalg.det(self.lattice)))
+        """Å³ of the parallelepiped that holds these atoms; no side is shorter than ``_BOND``."""
+        sides = np.maximum(np.ptp(self._scaled[atoms], axis=0), _BOND / self.heights)
+        return float(np.prod(sides) * abs(np.linalg.det(self.lattice)))
 
     def surrounded(self, atoms: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
         """Those atoms, then all others and all images that lie within ``margin`` Å of one, and some more.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +34,48 @@ _PROBE = 500
 _PEAK, _EDGE = 1.5, 200
 #: Of the free memory, what is taken where nothing is said.
 _SHARE = 0.5
+#: Of the control group that this process belongs to, on Linux.
+_GROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that evaluations of a frame take.
+
+    Attributes:
+        kept: bytes autograd keeps for an edge that is in every layer, its share of what is kept for atoms
+            included.
+        received: edges that an atom receives.
+        density: atoms / Å³.
+        reaches: of the model (``ForceField.reaches``).
+    """
+
+    kept: float
+    received: float
+    density: float
+    reaches: Sequence[tuple[int, float]]
+
+    def of_whole(self, atoms: int) -> float:
+        """In one piece."""
+        return (_EDGE + _PEAK * self.kept) * self.received * atoms
+
+    def of_pieces(self, sizes: np.ndarray) -> np.ndarray:
+        """Of pieces of ``sizes`` atoms and what surrounds them: in each layer fewer atoms receive."""
+        side = (sizes / self.density) ** (1 / 3)
+
+        def receiving(away: float) -> np.ndarray:
+            return self.density * (side + 2 * away) ** 3
+
+        layers = [sum(receiving(hop * cutoff) for hop in range(hops)) / hops for hops, cutoff in self.reaches]
+        stored = receiving(max((hops - 1) * cutoff for hops, cutoff in self.reaches))
+        return self.received * (_EDGE * stored + _PEAK * self.kept * np.max(layers, axis=0))
 
 
 class ChunkedEvaluator:
     """Energy, forces and stress of large configurations in bounded memory.
 
     A frame that fits is evaluated in one piece. How many atoms fit is found by evaluating a small block, once
-    for frames of one size.
+    for frames of one composition and about one volume.
 
     Attributes:
         piece_size: atoms of a piece at most, in the last call.
@@ -65,7 +102,7 @@ class ChunkedEvaluator:
         self.model = model
         self.atoms_per_chunk, self.memory_gib = atoms_per_chunk, memory_gib
         self.piece_size = 0
-        self._fitting: dict[int, int] = {}
+        self._fitting: dict[Hashable, int] = {}
         self._device = next(model.parameters()).device
 
     def __call__(self, frame: Configuration, *, forces: bool = True, stress: bool = False) -> Prediction:
@@ -76,9 +113,7 @@ class ChunkedEvaluator:
                 memory than a block of a few atoms takes.
         """
         species = atom_species(frame, self.model.atomic_numbers)
-        if self.atoms_per_chunk is None and len(frame) not in self._fitting:
-            self._fitting[len(frame)] = self.fitting(frame)
-        self.piece_size = self.atoms_per_chunk or self._fitting[len(frame)]
+        self.piece_size = self.atoms_per_chunk or self._fits(frame, species)
         if len(frame) <= self.piece_size:
             return self._whole(frame, forces, stress)
         space, count = Space(frame), len(frame)
@@ -98,12 +133,21 @@ class ChunkedEvaluator:
         return total
 
     def _piece(
-        self, space: Space, block: np.ndarray, species: np.ndarray, cell: np.ndarray
+        self,
+        space: Space,
+        block: np.ndarray,
+        species: np.ndarray,
+        cell: np.ndarray,
+        probe: bool = False,
     ) -> tuple[Batch, Tensor]:
-        """The batch of a block, and [its atoms] long, which atoms of the frame they are."""
-        atoms, positions = space.surrounded(block, self.model.receptive_field)
+        """The batch of a block, and [its atoms] long, which atoms of the frame they are.
+
+        A probe has the block's neighbours around it, with all edges among them.
+        """
+        cutoff = self.model.cutoff
+        atoms, positions = space.surrounded(block, cutoff if probe else self.model.receptive_field)
         piece: Surrounded = surrounded_batch(
-            self.model.reaches,
+            [(2, cutoff)] if probe else self.model.reaches,
             torch.from_numpy(positions).to(self._device),
             torch.from_numpy(species[atoms]).to(self._device),
             len(block),
@@ -116,36 +160,47 @@ class ChunkedEvaluator:
         batch = collate([frame], [neighbors], self.model.atomic_numbers).to(self._device)
         return self.model(batch, forces=forces, stress=stress, create_graph=False)
 
+    def _fits(self, frame: Configuration, species: np.ndarray) -> int:
+        """``fitting``, kept for frames alike: of one composition, in volumes within about a tenth."""
+        volume = Space(frame).volume(np.arange(len(frame)))
+        like = (tuple(np.bincount(species).tolist()), tuple(frame.pbc.tolist()), round(10 * np.log(volume)))
+        if like not in self._fitting:
+            self._fitting[like] = self.fitting(frame)
+        return self._fitting[like]
+
     def fitting(self, frame: Configuration) -> int:
         """How many atoms of a piece the memory allows; all of the frame's where it fits as a whole.
-
-        A block of it is evaluated to see what memory an edge takes.
 
         Raises:
             InputError: as a call.
         """
-        species = atom_species(frame, self.model.atomic_numbers)
         budget = self.memory_gib * 2**30 if self.memory_gib else _SHARE * free_bytes(self._device)
-        space = Space(frame)
-        block = next(space.blocks(_PROBE))
-        batch, _ = self._piece(space, block, species, frame.cell)
-        per_edge = _EDGE + _PEAK * kept_bytes(self.model, batch) / max(1, batch.num_edges)
-        counted = int(batch.row_ptr[batch.num_counted]) / batch.num_counted  # edges received by each
-        if per_edge * counted * len(frame) <= budget:
+        memory = self.memory(frame)
+        if memory.of_whole(len(frame)) <= budget:
             return len(frame)
-        density = len(block) / max(space.volume(block), 1e-3)
-        # Around a block there is one shell less of atoms that receive than of atoms.
-        shell = max((hops - 1) * cutoff for hops, cutoff in self.model.reaches)
         sizes = np.unique(np.geomspace(8, len(frame), 200).astype(int))
-        receiving = density * ((sizes / density) ** (1 / 3) + 2 * shell) ** 3
-        fitting = sizes[receiving * counted * per_edge <= budget]
+        takes = memory.of_pieces(sizes)
+        fitting = sizes[takes <= budget]
         if len(fitting) == 0:
-            least = receiving[0] * counted * per_edge / 2**30
             raise InputError(
                 f"{budget / 2**30:.3g} GiB are too little for a piece of {sizes[0]} atoms of "
-                f"{frame.source or 'the frame'}, which takes {least:.2g} GiB: give more as memory_gib"
+                f"{frame.source or 'the frame'}, which takes {takes[0] / 2**30:.2g} GiB: give more as memory_gib"
             )
         return int(fitting[-1])
+
+    def memory(self, frame: Configuration) -> Memory:
+        """What evaluations of the frame take: a block of it is evaluated to see what memory an edge takes.
+
+        Raises:
+            InputError: as a call.
+        """
+        species, space = atom_species(frame, self.model.atomic_numbers), Space(frame)
+        block = next(space.blocks(_PROBE))
+        batch, _ = self._piece(space, block, species, frame.cell, probe=True)
+        received = int(batch.row_ptr[batch.num_counted]) / batch.num_counted
+        # Without shells every edge is in every layer, as in a frame that is evaluated as a whole.
+        kept = kept_bytes(self.model, replace(batch, shells=None)) / max(1, batch.num_edges)
+        return Memory(kept, received, len(block) / space.volume(block), self.model.reaches)
 
 
 def atom_species(frame: Configuration, atomic_numbers: tuple[int, ...]) -> np.ndarray:
@@ -182,7 +237,10 @@ def free_bytes(device: torch.device) -> int:
     meminfo = Path("/proc/meminfo")
     found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.is_file() else None
     free = int(found.group(1)) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    limit, used, shares = (_GROUP / name for name in ("memory.max", "memory.current", "memory.stat"))
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+        # What is cached of files counts as used, but is given up where memory is asked for.
+        stat = shares.read_text() if shares.is_file() else ""
+        cached = sum(int(size) for size in re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE))
+        free = min(free, int(limit.read_text()) - int(used.read_text()) + cached)
+    return max(0, free)

@@ -59,7 +59,8 @@ class Hook(Protocol):
     """Called with the simulation after each step whose number is a multiple of ``every``.
 
     It may look at it, change ``integrator.thermostat.temperature``, take replicas out (``fail``) or ``stop``
-    it.
+    it. The barostat has the same temperature; the usual limit of the kinetic one is that of the hottest bath
+    so far.
 
     Attributes:
         every: steps.
@@ -130,6 +131,7 @@ class MolecularDynamics:
             for t, n in zip(temperature.tolist(), self.system.dof.tolist(), strict=True)
         ]
         self._hottest = torch.tensor(limits, dtype=torch.float64, device=forces.device)
+        self._ratio = self._hottest / temperature  # of the usual limit to the bath's temperature
         self.evaluation = self._evaluate(stress=True)
         self._judge()
 
@@ -153,7 +155,7 @@ class MolecularDynamics:
             evaluate = partial(self._evaluate, stress)
             self.evaluation = self.integrator.advance(self.system, self.evaluation, self.step, evaluate)
             if self._removes_drift and self.step % DRIFT_EVERY == 0:
-                remove_translation(self.system)
+                self._remove_drift()
             self._judge()
             for hook in due:
                 if len(self.system):
@@ -214,7 +216,7 @@ class MolecularDynamics:
         tensors = {
             "index": torch.from_numpy(self.system.index), "positions": self.system.positions,
             "velocities": self.system.velocities, "cell": self.system.cell, "origin": origin,
-            "origin_cell": origin_cell, "energy": e.energy, "forces": e.forces,
+            "origin_cell": origin_cell, "energy": e.energy, "forces": e.forces, "hottest": self._hottest,
             **{f"evaluation.{n}": v for n in ("stress", "deviation") if (v := getattr(e, n)) is not None},
             **{f"integrator.{n}": v for n, v in self.integrator.state().items()},
         }  # fmt: skip
@@ -246,6 +248,7 @@ class MolecularDynamics:
         )
         parts = {n.removeprefix("integrator."): v for n, v in state.items() if n.startswith("integrator.")}
         self.integrator.restore(parts)
+        self._hottest = state["hottest"]
         if alive:
             self.edges.restore(self.system, state["origin"], state["origin_cell"])
 
@@ -269,9 +272,12 @@ class MolecularDynamics:
         else:
             system.velocities = torch.from_numpy(np.concatenate(list(velocities))).to(system.positions)
         if self._removes_drift:
-            remove_translation(system)
-            remove_rotation(system, free_rotors(system))
+            self._remove_drift()
             system.dof = degrees_of_freedom(system)
+
+    def _remove_drift(self) -> None:
+        remove_translation(self.system)
+        remove_rotation(self.system, free_rotors(self.system))
 
     def _evaluate(self, stress: bool) -> Evaluation:
         """Energies and forces at the present positions."""
@@ -293,6 +299,10 @@ class MolecularDynamics:
         """Take out the replicas that have failed and go on without them."""
         system, limit = self.system, self.settings.limits.max_deviation
         temperature, shortest = system.temperature(), self.edges.shortest(system)
+        if self.settings.limits.max_temperature is None:
+            # never lower again: atoms that cool behind their bath have not failed
+            bath = self.integrator.thermostat.temperature
+            self._hottest = torch.maximum(self._hottest, self._ratio * bath)
         forces = system.total(self.evaluation.forces.abs().sum(dim=1)) + self.evaluation.energy
         finite = torch.isfinite(forces)
         checks = [
@@ -338,7 +348,7 @@ class MolecularDynamics:
         self.evaluation = self.evaluation.keep(rows, before.atom_ptr)
         self.system = before.keep(rows)
         self.integrator.keep(rows)
-        self._hottest = self._hottest[rows]
+        self._hottest, self._ratio = self._hottest[rows], self._ratio[rows]
         if rows:
             self._species = atom_species(self.system.frames, self.forces.atomic_numbers).to(
                 self.forces.device

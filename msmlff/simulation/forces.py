@@ -67,11 +67,11 @@ class ModelForces:
     """A trained model.
 
     Args:
-        model: it is put into evaluation mode and evaluated where its parameters are.
+        model: it is put into evaluation mode and evaluated where its parameters are. They stay trainable.
     """
 
     def __init__(self, model: ForceField) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval()
         self.cutoff, self.atomic_numbers = model.cutoff, model.atomic_numbers
         self.device = next(model.parameters(), torch.zeros(())).device
 

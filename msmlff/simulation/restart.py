@@ -21,7 +21,7 @@ from msmlff.simulation.failure import Bond, Failure
 from msmlff.simulation.files import write_whole
 
 RESTART = "restart.safetensors"
-VERSION = 1
+VERSION = 2
 _KEY = "msmlff_simulation"
 
 

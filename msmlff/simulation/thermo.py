@@ -81,18 +81,26 @@ def csv_text(rows: Sequence[ThermoRow], header: bool) -> str:
 
 
 def read_thermo(path: Path) -> dict[int, dict[str, np.ndarray]]:
-    """The columns of thermo.csv for each replica.
+    """The columns of thermo.csv for each replica; a last line that was not written to its end does not count.
 
     Raises:
-        InputError: no such file, or other columns.
+        InputError: no such file, other columns, or a line that does not hold a number for each.
     """
     if not path.is_file():
         raise InputError(f"there is no {path}: give the folder of a simulation")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    text = path.read_text(encoding="utf-8")
+    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     if not rows or tuple(rows[0]) != COLUMNS:
         raise InputError(f"{path}: its first line is not that of a thermo.csv")
-    table = np.array([[float(cell or "nan") for cell in row] for row in rows[1:]]).reshape(-1, len(COLUMNS))
+    numbers = []
+    for line, row in enumerate(rows[1:], 2):
+        try:
+            numbers.append([float(cell or "nan") for cell in row])
+        except ValueError as error:
+            raise InputError(f"{path}:{line}: {error}") from None
+        if len(row) != len(COLUMNS):
+            raise InputError(f"{path}:{line} has {len(row)} columns in place of {len(COLUMNS)}")
+    table = np.array(numbers).reshape(-1, len(COLUMNS))
     replicas = np.unique(table[:, COLUMNS.index("replica")]).astype(int)
     return {
         int(k): dict(zip(COLUMNS, table[table[:, COLUMNS.index("replica")] == k].T, strict=True))

@@ -11,16 +11,17 @@ import torch
 from ase.units import fs, kB
 from torch import Tensor
 
+from msmlff.errors import InputError
 from msmlff.simulation.noise import LANGEVIN, RESCALING, Noise
 from msmlff.simulation.system import System
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bath:
-    """What thermostats and barostats are made from.
+    """What thermostats and barostats are made from; those of one simulation share it.
 
     Attributes:
-        temperature: [replicas] K.
+        temperature: [replicas] K, of the living replicas.
         timestep: fs.
         seed: of the noise.
         ids: a whole number a replica that, with the seed, fixes its random numbers.
@@ -37,15 +38,23 @@ class Thermostat:
 
     Attributes:
         conserves_momentum: whether the total momentum stays as it is.
-        temperature: [replicas] K of the bath; may be changed between steps.
+        temperature: [replicas] K of the bath, which the barostat shares; may be changed between steps.
         heat: [replicas] eV given to the atoms so far.
     """
 
     conserves_momentum = True
 
     def __init__(self, bath: Bath) -> None:
-        self.temperature, self.timestep = bath.temperature, bath.timestep
+        self.bath, self.timestep = bath, bath.timestep
         self.heat = torch.zeros_like(bath.temperature)
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.bath.temperature
+
+    @temperature.setter
+    def temperature(self, kelvin: Tensor) -> None:
+        self.bath.temperature = kelvin
 
     def before(self, system: System) -> None:
         """At the start of a step."""
@@ -61,19 +70,18 @@ class Thermostat:
         return -self.heat
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these replicas alone."""
+        """Go on with these replicas alone; so does the bath."""
         for name, value in self.state().items():
             setattr(self, name, value[list(rows)])
-        self.temperature = self.temperature[list(rows)]
 
     def state(self) -> dict[str, Tensor]:
         """All that the rest of a run depends on, [replicas, ...] each."""
-        return {"heat": self.heat}
+        return {"temperature": self.temperature.clone(), "heat": self.heat}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up what ``state`` returned."""
         for name, value in self.state().items():
-            setattr(self, name, state[name].to(value))
+            setattr(self, name, state[name].to(value, copy=True))
 
 
 class Langevin(Thermostat):
@@ -164,10 +172,18 @@ class NoseHooverChain(Thermostat):
         bath: temperatures and time step.
         time: fs, of the chain; the period of its oscillation is about 2 pi times as long.
         system: the replicas.
+
+    Raises:
+        InputError: a bath at 0 K, where the masses vanish.
     """
 
     def __init__(self, bath: Bath, time: float, system: System) -> None:
         super().__init__(bath)
+        if not bool((bath.temperature > 0).all()):
+            raise InputError(
+                "temperature=0 and ensemble.thermostat=nose_hoover: the masses of the chain are proportional "
+                "to the temperature; write K above 0, or ensemble.thermostat=langevin"
+            )
         self.time, self.dof = time, system.dof
         self.position = torch.zeros(len(system), LINKS, dtype=torch.float64, device=self.heat.device)
         self.velocity = torch.zeros_like(self.position)  # 1/fs
@@ -219,4 +235,5 @@ class NoseHooverChain(Thermostat):
         return (kinetic + unit * self.position).sum(dim=1)
 
     def state(self) -> dict[str, Tensor]:
-        return {"position": self.position, "velocity": self.velocity, "dof": self.dof}
+        own = {"position": self.position, "velocity": self.velocity, "dof": self.dof}
+        return {**super().state(), **own}

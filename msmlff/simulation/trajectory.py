@@ -18,6 +18,7 @@ from msmlff.errors import InputError
 from msmlff.simulation.files import GrowingFile, explained, write_whole
 
 FORMATS = ("extxyz", "hdf5")
+UNWRAPPED = "unwrapped"  # key and attribute: paths do not jump at the faces of the cell
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class XYZTrajectory:
     """``trajectory.extxyz``, or ``trajectory_K.extxyz`` for each of several replicas.
 
     Columns are positions and, where asked for, momenta in ASE's units, which ASE and the readers of this
-    package understand; the comment has step, time_fs, temperature_K and energy.
+    package understand; the comment has step, time_fs, temperature_K, energy and unwrapped=T.
 
     Args:
         folder: where.
@@ -113,6 +114,7 @@ def extxyz_text(snapshot: Snapshot, velocities: bool) -> str:
         f"step={snapshot.step}",
         f"time_fs={snapshot.time_fs:.10g}",
         f"temperature_K={snapshot.temperature:.6g}",
+        f"{UNWRAPPED}=T",
         'pbc="{}"'.format(" ".join("T" if p else "F" for p in frame.pbc)),
     ]
     columns, form = frame.positions, " %.8f %.8f %.8f"
@@ -135,8 +137,9 @@ class HDF5Trajectory:
     """``trajectory/N.h5``, one file a chunk, and ``trajectory.h5``, which shows them as one.
 
     A group ``replica_K`` holds numbers [atoms], pbc [3] and, with the frames as first axis, positions,
-    velocities, cell, step, time, energy, temperature. Chunks are never opened again, so that no crash harms
-    what was written; the index has links to them (virtual data sets) and is written anew each time.
+    velocities, cell, step, time, energy, temperature; its attribute ``unwrapped`` is true. Chunks are never
+    opened again, so that no crash harms what was written; the index has links to them (virtual data sets) and
+    is written anew each time.
 
     Args:
         folder: where.
@@ -192,6 +195,7 @@ class HDF5Trajectory:
             own = [s for s in self._kept if s.replica == replica]
             group = file.create_group(f"replica_{replica}")
             group["numbers"], group["pbc"] = own[0].frame.numbers, own[0].frame.pbc
+            group.attrs[UNWRAPPED] = True
             columns: dict[str, list[Any]] = {
                 "positions": [s.frame.positions for s in own],
                 "cell": [s.frame.cell for s in own],
@@ -216,6 +220,7 @@ class HDF5Trajectory:
     def _link(self, file: h5py.File) -> None:
         for name, chunks in self._shapes.items():
             group = file.create_group(name)
+            group.attrs[UNWRAPPED] = True
             for key in chunks[0][1]:
                 if key in ("numbers", "pbc"):
                     group[key] = h5py.ExternalLink(f"{CHUNKS}/{chunks[0][0]:06d}.h5", f"/{name}/{key}")

@@ -7,7 +7,7 @@ import pytest
 from ase.data import atomic_masses
 
 from msmlff.analysis.dynamics import diffusion, finite_size_correction, msd, vacf, vdos
-from msmlff.analysis.trajectory import Trajectory, unwrapped
+from msmlff.analysis.trajectory import Trajectory, longest_step, unwrapped
 from msmlff.errors import InputError
 
 CELL = np.array([[8.0, 0.0, 0.0], [2.0, 7.0, 0.0], [-1.0, 1.5, 9.0]])
@@ -74,6 +74,20 @@ def test_wrapped_paths_give_the_same_displacements():
     np.testing.assert_allclose(back - back[0], free.positions - free.positions[0], atol=1e-9)
     np.testing.assert_allclose(unwrapped(free), free.positions, atol=1e-9)
     np.testing.assert_allclose(msd(wrapped(free)).y, msd(free).y, atol=1e-9)
+
+
+def test_continuous_paths_are_not_folded():
+    """Atoms that jump by more than half the cell: their mark keeps the paths, the cell folds the others."""
+    free = brownian(1, 60, 30)
+    jumps = 0.7 * free.cell[0, 0, 0] * np.arange(60.0)[:, None, None] * np.array([1.0, 0.0, 0.0])
+    fast = replace(free, positions=free.positions + jumps * (np.arange(30) % 2)[:, None])
+    np.testing.assert_array_equal(unwrapped(replace(fast, continuous=True)), fast.positions)
+    assert np.abs(unwrapped(fast) - fast.positions).max() > 0.5 * free.cell[0, 0, 0]
+    assert longest_step(replace(fast, continuous=True)) == 0.0
+    assert 0.25 < longest_step(fast) <= 0.5
+    assert longest_step(free) < 0.25
+    marked = replace(wrapped(free), continuous=True)  # as a program leaves it that wraps and keeps the rest
+    np.testing.assert_allclose(msd(marked).y, msd(free).y, atol=1e-9)
 
 
 def test_msd_is_the_plain_double_sum():

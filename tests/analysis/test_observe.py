@@ -14,7 +14,7 @@ from msmlff.analysis.observables_page import with_error, write_observables_page
 from msmlff.analysis.observe import OBSERVABLES, observe
 from msmlff.analysis.observed import ObserveSettings, Quantity, Subject
 from msmlff.analysis.report import write_report
-from msmlff.analysis.trajectory import Trajectory
+from msmlff.analysis.trajectory import Trajectory, temperatures
 from msmlff.errors import InputError
 
 
@@ -106,6 +106,51 @@ def test_pressure_and_drift_come_from_the_table_of_a_simulation():
     found = observe(whole, ["pressure", "drift"])[0]
     assert found["pressure"].quantities["pressure"].value == 7.0
     assert found["drift"].quantities["drift"].value == pytest.approx(1.0, rel=1e-6)
+
+
+def test_the_temperature_is_that_of_the_simulation():
+    """With its own degrees of freedom; without one of its own, of 3 an atom, which a note says."""
+    stored = 300.0 + np.arange(120.0)
+    found = observe(subject(salt(temperature=stored)[60:]), ["temperature"])[0]["temperature"]
+    assert found.quantities["temperature"].value == pytest.approx(stored[60:].mean())
+    assert found.notes == ()
+    bare = observe(subject(salt(velocities=None, temperature=stored)), ["temperature"])[0]["temperature"]
+    assert bare.quantities["temperature"].value == pytest.approx(stored.mean())
+    kinetic = observe(subject(), ["temperature"])[0]["temperature"]
+    assert kinetic.quantities["temperature"].value == pytest.approx(temperatures(salt()).mean())
+    assert "3 degrees of freedom an atom" in kinetic.notes[0]
+    pressures = [
+        observe(subject(salt(temperature=kelvin)), ["pressure"])[0]["pressure"].quantities["pressure"].value
+        for kelvin in (None, stored)
+    ]
+    assert pressures[0] == pressures[1]  # its ideal part is that of all atoms' motion
+
+
+def test_steps_that_may_be_folded_are_noted():
+    far = salt()
+    wide = np.where(np.arange(8)[None, :, None] == 0, 2.5 * (np.arange(120) % 2)[:, None, None], 0.0)
+    far = replace(far, positions=far.positions + wide)
+    for name in ("msd", "diffusion"):
+        assert "of a lattice vector" in observe(subject(far), [name])[0][name].notes[0]
+        assert not any("of a lattice vector" in n for n in observe(subject(), [name])[0][name].notes)
+        marked = observe(subject(replace(far, continuous=True)), [name])[0][name]
+        assert not any("of a lattice vector" in n for n in marked.notes)
+
+
+def test_an_equation_of_state_of_moving_atoms_must_be_asked_for():
+    scale = np.linspace(0.95, 1.05, 11)[:, None, None]
+    cells = 5.64 * scale * np.eye(3)
+    energy = 8 * (scale[:, 0, 0] - 1.0) ** 2 * 50 - 30.0
+    rest = {"velocities": None, "interval_fs": None, "stress": None, "energy": energy, "cell": cells}
+    still = salt(11, **rest)
+    found = observe(subject(still))[0]["equation_of_state"]
+    assert found.notes == ("Energies as the frames have them: relaxed, or all at rest.",)
+    for moving in (replace(still, interval_fs=4.0), replace(still, velocities=salt(11).velocities)):
+        found, missing = observe(subject(moving))
+        assert "equation_of_state" not in found
+        assert "write observables=[equation_of_state]" in missing["equation_of_state"]
+        named = observe(subject(moving), ["equation_of_state"])[0]["equation_of_state"]
+        assert "moving atoms" in named.notes[0]
 
 
 @pytest.fixture

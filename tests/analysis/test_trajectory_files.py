@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.io import write
 from ase.units import fs
 
-from msmlff.analysis.trajectory_files import find_trajectory, read_trajectory
+from msmlff.analysis.trajectory_files import find_trajectory, read_trajectory, replica_of
 from msmlff.errors import InputError
 
 
@@ -83,6 +83,23 @@ def test_folder_of_several_replicas(tmp_path):
     assert find_trajectory(tmp_path, 1).name == "trajectory_1.extxyz"
     with pytest.raises(InputError, match="write replica="):
         find_trajectory(tmp_path)
+
+
+def test_the_replica_of_a_file(tmp_path):
+    for name in ("trajectory_03.extxyz", "trajectory_backup.extxyz", "md.extxyz"):
+        write(tmp_path / name, images())
+    assert find_trajectory(tmp_path).name == "trajectory_03.extxyz"
+    assert replica_of(tmp_path) == 3
+    assert replica_of(tmp_path / "trajectory_03.extxyz", 1) == 3
+    assert replica_of(tmp_path / "trajectory_backup.extxyz", 1) is None
+    assert replica_of(tmp_path / "md.extxyz") is None
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file.create_group("replica_2")
+    assert replica_of(tmp_path / "one.h5") == 2
+    hdf5(tmp_path / "several.h5", 3)
+    assert replica_of(tmp_path / "several.h5", 1) == 1
+    write(tmp_path / "trajectory.extxyz", images())
+    assert replica_of(tmp_path) == 0
 
 
 def test_bad_files(tmp_path):

@@ -14,7 +14,7 @@ from ase.build import molecule
 from ase.io import write
 from scipy.spatial.transform import Rotation
 
-from msmlff.app import benchmark_growth
+from msmlff.app import benchmark_growth, benchmark_growth_worker
 from msmlff.app.benchmark import benchmark_command
 from msmlff.app.benchmark_growth import power, to_markdown
 from msmlff.app.benchmark_growth_worker import Cell, measure
@@ -86,6 +86,16 @@ def test_whole_and_chunked_measure_the_same_energy() -> None:
     assert chunked["largest_force"] == pytest.approx(whole["largest_force"], rel=1e-3)
     assert whole["search_s"] > 0.0
     assert whole["peak_mb"] >= whole["base_mb"] > 50.0
+
+
+def test_without_free_memory_the_whole_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_growth_worker, "free_bytes", lambda device: 0)
+    threads = torch.get_num_threads()
+    try:
+        found = measure(Cell("nickel", 100, "msmace-small", "whole", threads=1), None)
+    finally:
+        torch.set_num_threads(threads)
+    assert found["skipped"] == "more than the memory that is free"
 
 
 def result(atoms: int, mode: str, **keys: Any) -> dict[str, Any]:

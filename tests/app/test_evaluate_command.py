@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.build import bulk
-from ase.io import write
+from ase.io import read, write
 
 from msmlff.analysis.observe import OBSERVABLES
 from msmlff.app import guard
@@ -19,6 +20,7 @@ from msmlff.app.evaluate import evaluate_command
 from msmlff.errors import InputError
 from msmlff.models import MACE, MACEArchitecture
 from msmlff.models.files import save_model
+from msmlff.simulation.thermo import ThermoRow, csv_text
 
 Evaluate = Callable[..., int]
 
@@ -161,6 +163,34 @@ def test_straight_from_a_model(evaluate: Evaluate, model: Path, tmp_path: Path) 
     assert {"rdf", "msd", "vacf", "pressure", "drift", "stability"} <= set(found["observables"])
     assert (tmp_path / "out" / "simulation" / "thermo.csv").is_file()
     assert "thermo.csv" in " ".join(found["observables"]["drift"]["notes"])
+
+
+def test_table_and_failures_are_those_of_the_replica(evaluate: Evaluate, tmp_path: Path) -> None:
+    """A file of replica 3 given by itself, beside those of others; an HDF5 file in which it alone is left."""
+    run = tmp_path / "run"
+    run.mkdir()
+    salt(run / "trajectory_3.extxyz", velocities=False)
+    salt(run / "md.extxyz", velocities=False)
+    with h5py.File(run / "left.h5", "w") as file:
+        group, frames = file.create_group("replica_3"), read(run / "md.extxyz", ":")
+        group["numbers"], group["pbc"] = frames[0].numbers, frames[0].pbc
+        group["positions"] = np.stack([f.positions for f in frames])
+        group["cell"] = np.stack([f.cell.array for f in frames])
+        group["time"], group["energy"] = 4.0 * np.arange(60), np.zeros(60)
+    rows = [ThermoRow(i, 4.0 * i, k, *[float(k)] * 8) for i in range(60) for k in (0, 3)]
+    (run / "thermo.csv").write_text(csv_text(rows, header=True))
+    failures = [f"replica {k} left the physical range at step 9" for k in (0, 3, 30)]
+    (run / "record.json").write_text(json.dumps({"command": "msmlff simulate x", "failures": failures}))
+    for name in ("trajectory_3.extxyz", "left.h5"):
+        assert evaluate(f"trajectory=run/{name}", "observables=[pressure,stability]") == 0
+        found = document(tmp_path / "out")["observables"]
+        (pressure,) = [q for name, q in found["pressure"]["quantities"].items() if name == "pressure"]
+        assert pressure["value"] == 3.0
+        notes = [n for n in found["stability"]["notes"] if "failed" in n]
+        assert notes == ["The simulation failed: replica 3 left the physical range at step 9"]
+    assert evaluate("trajectory=run/md.extxyz", "observables=[stability]") == 0
+    assert "failed" not in " ".join(document(tmp_path / "out")["observables"]["stability"]["notes"])
+    assert evaluate("trajectory=run/md.extxyz", "observables=[pressure]") == 2
 
 
 def test_a_model_is_not_simulated_for_what_cannot_be_evaluated(

@@ -19,6 +19,7 @@ from msmlff.data.formats import read_frames, write_frames
 from msmlff.models import MACE, MACEArchitecture
 from msmlff.models.files import save_model
 from msmlff.simulation import MSMLFFCalculator
+from msmlff.simulation import relax as simulation_relax
 
 Relax = Callable[..., int]
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
@@ -113,6 +114,28 @@ def test_one_bad_frame_does_not_stop_the_others(
     assert relax(f"model={runs / 'a'}", "system=bad.extxyz", "hydra.run.dir=bad") != 0
     assert "no frame could be relaxed" in capfd.readouterr().err
     assert record(tmp_path / "bad")["status"] == "failed"
+
+
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError("singular"), MemoryError(), KeyboardInterrupt()])
+def test_frames_that_are_done_are_kept(
+    error: BaseException, relax: Relax, runs: Path, structures: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An unexpected error costs its frame alone; Ctrl-C ends the loop and keeps those before it."""
+    own = simulation_relax.relax
+    given: list[Any] = []
+
+    def failing(*arguments: Any) -> Any:
+        given.append(arguments)
+        if len(given) == 2:
+            raise error
+        return own(*arguments)
+
+    monkeypatch.setattr(simulation_relax, "relax", failing)
+    ended = isinstance(error, KeyboardInterrupt)
+    assert relax(f"model={runs / 'a'}", f"system={structures}", "steps=2") == (130 if ended else 0)
+    kept = [f.info["frame"] for f in read_frames(tmp_path / "out" / "relaxed.extxyz")]
+    assert kept == ([0] if ended else [0, 2])
 
 
 def test_eam_crystals_with_elastic_constants(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -274,6 +275,48 @@ def test_more_steps_go_on_where_it_ended(
     config.write_text(config.read_text().replace("model.safetensors", "other.safetensors"))
     assert simulate("resume=run", "steps=60") == 2
     assert "the file changed since run was saved" in capfd.readouterr().err
+
+
+def test_a_refused_total_of_steps_changes_nothing(
+    simulate: Simulate, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert simulate("picture=false", "steps=20") == 0
+    before = Path("run/config.yaml").read_bytes()
+    for steps in (0, 12, 20):
+        assert simulate("resume=run", f"steps={steps}") == 2
+        assert "has done all of its 20 steps" in capfd.readouterr().err
+        assert Path("run/config.yaml").read_bytes() == before
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert simulate("resume=run", "steps=24") == 1
+    assert "config.yaml cannot be written: there is no room left" in capfd.readouterr().err
+    assert Path("run/config.yaml").read_bytes() == before
+    assert simulate("resume=run", "steps=24") == 0
+    assert b"steps: 24" in Path("run/config.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_lost_record_does_not_end_a_simulation(
+    damaged: bool, simulate: Simulate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate("picture=false", "steps=24", "hydra.run.dir=whole") == 0
+    assert simulate("picture=false", "steps=20") == 0
+    path = Path("run/record.json")
+    path.unlink()
+    if damaged:
+        path.write_text('{"command": "msm')
+        assert simulate("resume=run", "steps=24") == 2
+        assert "record.json is damaged" in " ".join(capfd.readouterr().err.split())
+    assert simulate("picture=false", "steps=20") == 2  # not written over
+    assert "continue it with resume=run" in capfd.readouterr().err
+    path.unlink(missing_ok=True)
+    assert simulate("resume=run", "steps=24") == 0
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    assert record()["status"] == "finished"
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from systems import make_batch
+from systems import ethanol, make_batch
 
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
@@ -27,7 +30,9 @@ from msmlff.models import (
     Prediction,
     build_model,
 )
+from msmlff.models.message_passing import needed_atoms
 from msmlff.nn import ops
+from msmlff.nn.scale_edges import build_scale_edges
 from msmlff.sampling import random_packing
 from msmlff.simulation import chunks
 from msmlff.simulation.blocks import Space
@@ -50,6 +55,8 @@ TABLE: dict[str, Any] = {
     "r4r2": [2.0, 3.1, 2.6],
 }
 DISPERSION = {"s8": 0.8, "a1": 0.4, "a2": 4.5, "cutoff": 4.2, "table": TABLE}
+#: Å, of an fcc crystal whose fourth neighbours are 3 Å away, where the float64 lengths are 3.0 or more.
+SPACING = 2.1213203435596437
 
 
 def msmace(**keys: Any) -> ForceField:
@@ -68,6 +75,9 @@ MODELS: dict[str, Callable[[], ForceField]] = {
     ),
     "msnequip": lambda: build_model(
         MSNequIPArchitecture(scales=SCALES, channels=4, layers=3, readout_hidden=4), SPECIES, E0S
+    ),
+    "msnequip, four layers": lambda: build_model(
+        MSNequIPArchitecture(scales=SCALES, channels=8, layers=4), SPECIES, E0S
     ),
     "ani": lambda: ANI(SPECIES, E0S, ANIArchitecture(cutoff=3.6, angular_cutoff=2.6, hidden=(8, 6))),
     "zbl": lambda: msmace(layers=1, zbl=True),
@@ -145,6 +155,53 @@ def test_cells_smaller_than_what_surrounds_a_piece(name: str) -> None:
 def test_surfaces(axes: tuple[int, ...]) -> None:
     model, frame = make("msmace"), periodic_along(*axes)
     same(ChunkedEvaluator(model, atoms_per_chunk=25)(frame, stress=True), whole(model, frame))
+
+
+@pytest.mark.parametrize("backend", ops.available_backends("cpu"))
+@pytest.mark.parametrize("periodic", [False, True])
+def test_molecules_that_only_a_pair_term_brings_together(periodic: bool, backend: str) -> None:
+    """Inside a molecule that surrounds a piece there are edges for the pair term that the network must not
+    take: none of its layers reaches that molecule.
+    """
+    model, one = make("dispersion and zbl, two layers"), ethanol()
+    room = np.ptp(one.positions, axis=0) + 3.5
+    first = one.positions - one.positions.min(axis=0) + 1.75  # in the cell, so that wrapping cuts none
+    positions = np.concatenate([first, first + [room[0], 0.0, 0.0]])
+    cell = np.diag([2 * room[0], room[1], room[2]]) * periodic
+    frame = Configuration(np.tile(one.numbers, 2), positions, cell, np.full(3, periodic))
+    with ops.use_backend(backend):
+        evaluator = ChunkedEvaluator(model, atoms_per_chunk=len(one))
+        species = chunks.atom_species(frame, model.atomic_numbers)
+        piece, _ = evaluator._piece(Space(frame), np.arange(len(one)), species, frame.cell)
+        assert piece.shells == (9, 9, 9)
+        assert piece.num_atoms > 9
+        same(evaluator(frame, stress=True), whole(model, frame))
+
+
+@pytest.mark.parametrize("backend", ops.available_backends("cpu"))
+@pytest.mark.parametrize("layers", [1, 2])
+def test_neighbours_at_the_cutoff_that_are_nearer_in_float32(layers: int, backend: str) -> None:
+    """Shells are those of float64; the network then takes no edge whose sender is beyond them."""
+    model = msmace(layers=layers, dispersion=DISPERSION).float().eval()
+    atoms = bulk("C", "fcc", a=SPACING, cubic=True) * (2, 2, 2)
+    frame = Configuration(atoms.numbers, atoms.positions, atoms.cell.array, np.ones(3, bool))
+    with ops.use_backend(backend):
+        evaluator = ChunkedEvaluator(model, atoms_per_chunk=8)
+        species = chunks.atom_species(frame, model.atomic_numbers)
+        block = next(Space(frame).blocks(8))
+        piece, _ = evaluator._piece(Space(frame), block, species, frame.cell)
+        vectors = piece.positions[piece.receiver] - piece.positions[piece.sender]
+        nearer = (vectors.norm(dim=1) >= 3.0) & (vectors.float().square().sum(dim=1).sqrt() < 3.0)
+        assert piece.shells is not None
+        assert (nearer & (piece.receiver < 8) & (piece.sender >= piece.shells[1])).any()
+        scales: Any = zip(model.scale_cutoffs, model.harmonics, model.radial_bases, strict=True)
+        needed = needed_atoms(piece, layers)
+        edges = build_scale_edges(vectors.float(), piece, scales, needed)
+        for atoms_with_features, of_layer in zip(needed, edges, strict=False):
+            assert all(int(scale.sender.max()) < atoms_with_features for scale in of_layer)
+        found, expected = evaluator(frame, stress=True), whole(model, frame)
+    assert found.forces.abs().max() < 1e-4  # zero by symmetry
+    same(replace(found, forces=None), replace(expected, forces=None), 1e-5)
 
 
 @pytest.mark.parametrize("backend", ops.available_backends("cpu"))
@@ -247,15 +304,60 @@ def test_pieces_become_smaller_with_the_memory() -> None:
         ChunkedEvaluator(model, memory_gib=1e-6)(frame)
 
 
-def test_what_a_piece_keeps_stays_within_its_budget() -> None:
-    """The measure that sizes are chosen by, applied to every piece."""
-    model, frame, budget = make("msmace"), liquid(), 0.003
-    evaluator = ChunkedEvaluator(model, memory_gib=budget)
-    evaluator(frame)
+@pytest.mark.parametrize("name", ["msmace", "msnequip, four layers"])
+def test_what_a_piece_keeps_stays_within_its_budget(name: str) -> None:
+    """The measure that sizes are chosen by, applied to the whole, which is too large by little, and to pieces."""
+    model, atoms = make(name), liquid().to_ase() * (2, 2, 2)
+    frame = Configuration(atoms.numbers, atoms.positions, atoms.cell.array, np.ones(3, bool))
+    budget = 0.95 * chunks.kept_bytes(model, make_batch(model, frame))
+    evaluator = ChunkedEvaluator(model, memory_gib=budget / 2**30)
+    size = evaluator.fitting(frame)
+    assert 8 < size < len(frame)
     space, species = Space(frame), chunks.atom_species(frame, model.atomic_numbers)
-    for block in space.blocks(evaluator.piece_size):
+    for block in islice(space.blocks(size), 4):
         piece, _ = evaluator._piece(space, block, species, frame.cell)
-        assert chunks.kept_bytes(model, piece) < budget * 2**30
+        assert chunks.kept_bytes(model, piece) < budget
+
+
+@pytest.mark.parametrize("shape", [(30, 30, 1), (600, 1, 1)])
+def test_flat_sheets_and_straight_chains_are_divided(shape: tuple[int, int, int]) -> None:
+    model, pbc = make("msmace"), np.array(shape) > 1
+    positions = 1.3 * np.indices(shape).reshape(3, -1).T
+    positions += np.random.default_rng(0).normal(0.0, 0.05, positions.shape) * pbc
+    frame = Configuration(np.full(len(positions), 6), positions, np.diag(1.3 * np.array(shape) * pbc), pbc)
+    budget = 0.9 * chunks.kept_bytes(model, make_batch(model, frame))
+    evaluator = ChunkedEvaluator(model, memory_gib=budget / 2**30)
+    same(evaluator(frame), model(make_batch(model, frame)))
+    assert 8 <= evaluator.piece_size < len(frame)
+
+
+def test_as_many_atoms_in_less_space_are_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or of other elements; but not at each step of a simulation."""
+    evaluator, probed = ChunkedEvaluator(make("msmace"), memory_gib=0.003), []
+    fitting = evaluator.fitting
+    monkeypatch.setattr(evaluator, "fitting", lambda f: probed.append(f) or fitting(f))
+    dense, numbers = liquid(), liquid().numbers
+    wide = replace(dense, positions=3.0 * dense.positions, cell=3.0 * dense.cell)
+    moved = dense.positions + np.random.default_rng(0).normal(0.0, 0.01, dense.positions.shape)
+    for frame in (wide, dense, replace(dense, positions=moved), replace(wide, numbers=np.full_like(numbers, 6))):
+        evaluator(frame)
+        assert (evaluator.piece_size < 360) == (frame.volume < 2 * dense.volume)
+    assert len(probed) == 3
+
+
+@pytest.mark.parametrize(("cached", "free"), [(30, 80), (0, 20), (None, 20), (-40, 0)])
+def test_files_in_the_cache_are_free_memory(
+    cached: int | None, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a control group; it may use more than its limit for a moment."""
+    monkeypatch.setattr(chunks, "_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("100\n")
+    (tmp_path / "memory.current").write_text("80\n" if cached is None or cached >= 0 else "120\n")
+    if cached is not None:
+        files = max(cached, 0)
+        stat = f"anon 5\ninactive_anon 4\ninactive_file {files}\nactive_file {files}\nworkingset 7\n"
+        (tmp_path / "memory.stat").write_text(stat)
+    assert chunks.free_bytes(torch.device("cpu")) == free
 
 
 def test_weights_stay_trainable() -> None:

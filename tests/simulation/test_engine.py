@@ -38,6 +38,7 @@ from msmlff.simulation.ensembles import Ensemble
 
 MASS = atomic_masses[1]
 ANYTHING = Limits(min_distance=0.0, max_temperature=1e6)
+CHAIN = NVT(thermostat="nose_hoover")
 LANGEVIN = NVT(thermostat="langevin", thermostat_time=50.0)
 
 
@@ -49,6 +50,11 @@ def cloud(atoms: int, spread: float, seed: int = 0) -> Configuration:
 
 def packing(seed: int, density: float = 0.3, atoms: int = 24) -> Configuration:
     return random_packing(["H"] * atoms, density, min_distance=0.9, seed=seed)
+
+
+def tilted() -> Configuration:
+    frame = packing(1)
+    return replace(frame, cell=frame.cell + np.diag([0.1, 0.0], 1))
 
 
 def dynamics(
@@ -202,6 +208,22 @@ def test_motion_as_a_whole_is_taken_out() -> None:
     assert np.abs(md.velocities()[1].sum(axis=0)).max() < 1e-12
     with pytest.raises(InputError, match=r"1 atom\(s\) have no motion left.*remove_drift=false"):
         dynamics(Pairs(), [cloud(1, 1.0)], NVE())
+
+
+def test_rotation_of_a_molecule_is_kept_away() -> None:
+    """What rounding would let grow, put in by hand, is gone after the next removal."""
+    md = dynamics(Pairs(), [cloud(5, 1.0), packing(1)], NVE(), temperature=300.0)
+    axis = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).expand(5, 3)
+    spin = torch.cat([0.01 * torch.linalg.cross(axis, md.system.positions[:5]), torch.zeros(24, 3)])
+    md.system.velocities = md.system.velocities + spin
+
+    def angular_momentum() -> float:
+        x, v = md.frames()[0].positions, md.velocities()[0]
+        return float(np.abs(np.cross(x - x.mean(axis=0), v).sum(axis=0)).max())
+
+    assert angular_momentum() > 1e-3
+    md.run(100)
+    assert angular_momentum() < 1e-12
 
 
 def test_temperatures_without_drift_are_unbiased() -> None:
@@ -361,6 +383,78 @@ def test_the_start_is_left_as_it_was() -> None:
     assert np.isnan(md.frames()[0].energy)
 
 
+class Heater:
+    """Sets the bath to a temperature at its step."""
+
+    every, stress = 1, False
+
+    def __init__(self, step: int, kelvin: float) -> None:
+        self.step, self.kelvin = step, kelvin
+
+    def __call__(self, md: MolecularDynamics) -> None:
+        if md.step == self.step:
+            bath = md.integrator.thermostat.temperature
+            md.integrator.thermostat.temperature = torch.full_like(bath, self.kelvin)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_a_changed_bath_outlives_a_restart(ensemble: Ensemble) -> None:
+    frames = [packing(1), packing(2, atoms=30)]
+    whole = dynamics(Pairs(), frames, ensemble, seed=7, hooks=[Heater(5, 700.0)])
+    whole.run(10)
+    state = whole.state()
+    again = dynamics(Pairs(), frames, ensemble, seed=7)
+    again.restore(state, 10, {})
+    for md in (whole, again):
+        md.run(20)
+    assert again.integrator.thermostat.temperature.tolist() == [700.0, 700.0]
+    np.testing.assert_array_equal(whole.frames()[1].positions, again.frames()[1].positions)
+    np.testing.assert_array_equal(whole.frames()[1].cell, again.frames()[1].cell)
+
+
+def test_the_barostat_has_the_temperature_of_the_bath() -> None:
+    """The cell after one step at 900 K is the same however the bath came to it; another at 300 K."""
+    ensemble, frames = NPT(barostat_time=50.0), [packing(1), packing(2)]
+    started = [dynamics(Pairs(), frames, ensemble, temperature=t, seed=3) for t in (900.0, 300.0, 300.0)]
+    for md in started:
+        md.system.velocities = torch.zeros_like(md.system.velocities)
+    bath = started[1].integrator.thermostat
+    bath.temperature = torch.full_like(bath.temperature, 900.0)
+    for md in started:
+        md.run(1)
+    hot, heated, cold = (md.frames()[1].cell for md in started)
+    np.testing.assert_array_equal(heated, hot)
+    assert np.abs(cold - hot).max() > 1e-6
+    started[1].fail(torch.tensor([True, False]), "not finite", torch.zeros(2))
+    started[1].run(1)  # the one that is left has a bath of one
+    assert bath.temperature.tolist() == [900.0]
+
+
+def test_the_limit_of_the_temperature_follows_the_bath() -> None:
+    """Atoms that their bath heats to 30 times the first temperature have not failed, nor those cooled then."""
+    ensemble = NVT(thermostat_time=2.0)
+    hooks = [Heater(2, 3000.0), Heater(40, 100.0)]
+    md = dynamics(Pairs(), [packing(1)], ensemble, temperature=100.0, limits=Limits(0.1), hooks=hooks)
+    md.run(40)
+    assert md.temperatures()[0] > 1000.0
+    md.run(5)
+    assert md.failures == {}
+    md.system.velocities = 100.0 * md.system.velocities
+    md.run(1)
+    assert md.failures[0].reason == "temperature"
+
+
+def test_a_model_that_drove_a_run_can_be_trained_on() -> None:
+    model = MACE([1], [0.0], MACEArchitecture(cutoff=3.0, channels=4, l_max=1, correlation=1))
+    members = [MACE([1], [0.0], MACEArchitecture(cutoff=3.0, channels=4, l_max=1, correlation=1))] * 2
+    given = [model, *members]
+    needed = [[p.requires_grad for p in m.parameters()] for m in given]
+    ModelForces(model), Committee(members)
+    dynamics(model, [packing(1)], NVE()).run(1)
+    assert [[p.requires_grad for p in m.parameters()] for m in given] == needed
+    assert any(needed[0])
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -379,6 +473,8 @@ def test_the_start_is_left_as_it_was() -> None:
         (lambda: dynamics(Pairs(), [packing(1)], NVT(), temperature=-1.0), "not below 0"),
         (lambda: dynamics(Pairs(), [packing(1)], NVE(), temperature=0.0, limits=Limits()), "max_temperature"),
         (lambda: dynamics(Pairs(), [cloud(4, 2.0)], NPT()), "periodic in all directions"),
+        (lambda: dynamics(Pairs(), [tilted()], NPT(cell="axes")), "cell=axes needs a rectangular cell"),
+        (lambda: dynamics(Pairs(), [packing(1)], CHAIN, temperature=0.0), "temperature=0 and .*nose_hoover"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(make: Any, words: str) -> None:

@@ -17,6 +17,8 @@ from ase.units import fs
 from safetensors.torch import save_file
 from toys import LennardJones, fcc
 
+from msmlff.analysis.trajectory import longest_step, unwrapped
+from msmlff.analysis.trajectory_files import read_trajectory
 from msmlff.data.formats import read_frames
 from msmlff.errors import InputError
 from msmlff.simulation import NPT, NVT, Limits, MDSettings, ModelForces, MolecularDynamics
@@ -24,6 +26,7 @@ from msmlff.simulation.files import GrowingFile, OutputError, write_whole
 from msmlff.simulation.output import THERMO, Output, OutputSpec
 from msmlff.simulation.restart import RESTART, load_restart
 from msmlff.simulation.thermo import read_thermo
+from msmlff.simulation.trajectory import Snapshot, make_writer
 
 STARTS = [fcc(), fcc(seed=1)]
 SPEC = OutputSpec(every=4, thermo_every=2, save_seconds=0.0)
@@ -187,11 +190,47 @@ def test_restart_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         load_restart(path)
     header = json.dumps({"version": 99})
     save_file({"x": torch.zeros(1)}, path, metadata={"msmlff_simulation": header})
-    with pytest.raises(InputError, match="is of version 99, this program reads 1"):
+    with pytest.raises(InputError, match="is of version 99, this program reads 2"):
         load_restart(path)
     path.unlink()
     with pytest.raises(InputError, match="before it was saved"):
         load_restart(path)
+
+
+def test_a_torn_last_row_does_not_count(tmp_path: Path) -> None:
+    md, output = started(tmp_path)
+    md.run(6)
+    output.save(md)
+    path = tmp_path / THERMO
+    whole, text = read_thermo(path), path.read_text()
+    last = text.splitlines()[-1]
+    for torn in (last, last[:-3], last[: len(last) // 2], "8,"):
+        path.write_text(text + torn)
+        again = read_thermo(path)
+        assert all(np.array_equal(again[k]["step"], whole[k]["step"]) for k in (0, 1))
+    path.write_text(text + "8,8\n")
+    with pytest.raises(InputError, match=r"thermo\.csv:8 has 2 columns in place of 11"):
+        read_thermo(path)
+    path.write_text(text + last.replace(",", ",x", 1) + "\n")
+    with pytest.raises(InputError, match=r"thermo\.csv:8: .*'x"):
+        read_thermo(path)
+
+
+@pytest.mark.parametrize("velocities", [True, False])
+@pytest.mark.parametrize("kind", ["extxyz", "hdf5"])
+def test_paths_are_read_as_they_were_written(tmp_path: Path, kind: str, velocities: bool) -> None:
+    """Steps of 0.7 of a cell from frame to frame are not folded; temperatures are those of the run."""
+    writer, start = make_writer(kind, tmp_path, 1, velocities), fcc()
+    for k in range(4):
+        frame = replace(start, positions=start.positions + 0.7 * k * start.cell[0], energy=0.0)
+        writer.add(Snapshot(0, 10 * k, 10.0 * k, frame, np.zeros_like(start.positions), 300.0 + k))
+        writer.flush()
+    t = read_trajectory(tmp_path)
+    assert t.continuous
+    np.testing.assert_allclose(np.diff(unwrapped(t)[:, 5, 0]), 0.7 * start.cell[0, 0], atol=1e-6)
+    assert longest_step(t) == 0.0
+    assert t.temperature is not None
+    assert t.temperature.tolist() == [300.0, 301.0, 302.0, 303.0]
 
 
 @pytest.mark.parametrize(
