@@ -37,7 +37,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import msmlff
 from msmlff.data.batch import Batch
-from msmlff.errors import InputError
+from msmlff.errors import InputError, MSMLFFError
 from msmlff.models.base import ForceField
 from msmlff.models.message_passing import MessagePassingModel
 from msmlff.nn import convolution as convolution_module
@@ -51,6 +51,8 @@ from msmlff.simulation.calculator import MSMLFFCalculator
 
 INPUTS = ("positions", "cell", "species", "sender", "receiver", "shift")
 OUTPUTS = ("energy", "atomic_energies", "forces", "stress")
+#: eV/Å, by which forces of a package may differ from the model's.
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 #: Of the description in a package's metadata.
 KEY = "msmlff"
 
@@ -71,6 +73,7 @@ def export_package(model: ForceField, path: str | Path, record: dict[str, Any] |
     Raises:
         InputError: a model of another family or on another device, a name that does not end in .pt2, a folder
             that does not exist, or no C++ compiler.
+        MSMLFFError: compiled code whose forces are not the model's; nothing is written.
     """
     path = Path(path)
     if path.suffix != ".pt2":
@@ -89,12 +92,22 @@ def export_package(model: ForceField, path: str | Path, record: dict[str, Any] |
     }
     settings = {"aot_inductor.metadata": {KEY: json.dumps(description)}}
     program = exported_program(model)
+    partial = path.with_name(f"{path.stem}.writing.pt2").absolute()
     try:
         torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path.absolute()), inductor_configs=settings
+            program, package_path=str(partial), inductor_configs=settings
         )
+        difference = parity(model, load_package(partial)[0])
+        if not difference <= TOLERANCE[model.dtype]:
+            raise MSMLFFError(
+                f"{path} was not written: PyTorch's compiler made wrong code of this model: forces differ by "
+                f"up to {difference:.2g} eV/Å; try another version of torch (this is {torch.__version__})"
+            )
+        partial.replace(path)
     except (RuntimeError, OSError) as error:
         raise InputError(f"{path}: the model could not be compiled ({str(error).splitlines()[0]})") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -16,7 +16,7 @@ from ase.build import bulk, molecule
 from torch import Tensor
 
 from msmlff.data.neighbors import neighbor_list
-from msmlff.errors import InputError
+from msmlff.errors import InputError, MSMLFFError
 from msmlff.models import (
     ANI,
     MACE,
@@ -29,7 +29,7 @@ from msmlff.models import (
     MSNequIPArchitecture,
 )
 from msmlff.models.architecture import Scale
-from msmlff.simulation import MSMLFFCalculator
+from msmlff.simulation import MSMLFFCalculator, export
 from msmlff.simulation.export import INPUTS, OUTPUTS, export_package, exported_program, load_package
 
 SPECIES, E0S = [1, 6, 8], [-13.6, -1029.1, -2041.7]
@@ -137,6 +137,25 @@ def in_cpp(package: Path, folder: Path) -> list[str]:
 
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+
+
+def test_wrong_code_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler has been seen to make code whose forces are not the model's."""
+    model = make("small")
+    graph = exported_program(model).module()
+
+    def wrong(*arguments: torch.Tensor) -> list[torch.Tensor]:
+        energy, energies, forces, stress = graph(*arguments)
+        return [energy, energies, forces + 1e-3, stress]
+
+    def compile_nothing(program: object, *, package_path: str, **_: object) -> None:
+        Path(package_path).write_text("")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    monkeypatch.setattr(export, "load_package", lambda path: (wrong, {}))
+    with pytest.raises(MSMLFFError, match=r"model.pt2 was not written: .* differ by up to 0.001 eV"):
+        export_package(model, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_compiler
