@@ -66,7 +66,9 @@ class Memory:
         def receiving(away: float) -> np.ndarray:
             return self.density * (side + 2 * away) ** 3
 
-        layers = [sum(receiving(hop * cutoff) for hop in range(hops)) / hops for hops, cutoff in self.reaches]
+        layers = [
+            np.mean([receiving(h * cutoff) for h in range(hops)], axis=0) for hops, cutoff in self.reaches
+        ]
         stored = receiving(max((hops - 1) * cutoff for hops, cutoff in self.reaches))
         return self.received * (_EDGE * stored + _PEAK * self.kept * np.max(layers, axis=0))
 
@@ -182,9 +184,10 @@ class ChunkedEvaluator:
         takes = memory.of_pieces(sizes)
         fitting = sizes[takes <= budget]
         if len(fitting) == 0:
+            least = takes[0] / 2**30
             raise InputError(
                 f"{budget / 2**30:.3g} GiB are too little for a piece of {sizes[0]} atoms of "
-                f"{frame.source or 'the frame'}, which takes {takes[0] / 2**30:.2g} GiB: give more as memory_gib"
+                f"{frame.source or 'the frame'}, which takes {least:.2g} GiB: give more as memory_gib"
             )
         return int(fitting[-1])
 

@@ -26,6 +26,9 @@ Function = Callable[[Batch], Tensors]
 
 #: How far a replay may be from the computation it was captured from, relative to the norm of each result.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+#: Of results' entries, below which differences are no longer relative to them. Of a prediction: eV, eV of an
+#: atom, eV/Å (in float32 forces may then differ by 1e-4), eV/Å³; of a step: of the losses, of the gradient.
+PREDICTION, STEP = (0.1, 0.1, 0.1, 0.01), (1e-3, 1e-3)
 #: Replays of a size that are compared. The second shows what the first cannot: values of the batch that was
 #: captured, kept as constants.
 _COMPARED = 2
@@ -102,13 +105,17 @@ class Captured:
         self._replays: dict[Hashable, Function] = {}
         self._compared: dict[Hashable, int] = {}
 
-    def __call__(self, function: Function, batch: Batch, key: Hashable = ()) -> Tensors:
+    def __call__(
+        self, function: Function, batch: Batch, key: Hashable = (), magnitudes: Sequence[float] = ()
+    ) -> Tensors:
         """The tensors ``function(batch)`` returns; they may change with the next call.
 
         Args:
             function: gives a list of tensors whose first dimension, if any, may be that of frames or atoms.
             batch: with a layout.
             key: what the function depends on besides the batch and weights: another is another function.
+            magnitudes: of a typical entry of each result, in its unit. Differences are relative to it where
+                what is expected is smaller: forces that are zero by symmetry are rounding alone.
         """
         if self.failed is not None or batch.layout is None:
             return function(batch)
@@ -122,7 +129,7 @@ class Captured:
             found = self._replays[size](batch)
             if self._compared.get(size, 0) < _COMPARED:
                 self._compared[size] = self._compared.get(size, 0) + 1
-                worst = _difference(found, function(unpadded(batch)))
+                worst = _difference(found, function(unpadded(batch)), magnitudes)
         except Exception as error:
             first_line = f"{type(error).__name__}: {error}".splitlines()[0]
             return self._give_up(first_line, function, batch)
@@ -143,15 +150,17 @@ class Captured:
 
 
 @torch.no_grad()
-def _difference(found: Tensors, expected: Tensors) -> float:
-    """Largest norm of a difference, relative to that of what is expected; rows of padding are left out."""
+def _difference(found: Tensors, expected: Tensors, magnitudes: Sequence[float] = ()) -> float:
+    """Largest norm of a difference, relative to that of what is expected, or to that of entries as large as
+    ``magnitudes``, where that is larger; rows of padding are left out.
+    """
     worst = 0.0
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs, least in zip(found, expected, magnitudes or [0.0] * len(found), strict=True):
         given = ours[: len(theirs)] if theirs.ndim else ours
         if not torch.equal(torch.isfinite(given), torch.isfinite(theirs)):
             return float("inf")
         difference = (given - theirs).nan_to_num(0.0, 0.0, 0.0).double().norm()
-        norm = theirs.nan_to_num(0.0, 0.0, 0.0).double().norm()
+        norm = theirs.nan_to_num(0.0, 0.0, 0.0).double().norm().clamp(min=least * theirs.numel() ** 0.5)
         worst = max(worst, float(difference / norm) if difference > 0 else 0.0)
     return worst
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers.logger import Logger
 from rich.console import Console
@@ -45,7 +46,7 @@ class Run:
     Attributes:
         folder: the run folder; checkpoints go to ``folder/checkpoints``.
         seed: of the batch order.
-        device: "auto", "cpu" or "cuda".
+        device: "auto" (cuda where there is a GPU), "cpu" or "cuda".
         resume: continue from ``checkpoints/last.ckpt``.
         settings: kept in the checkpoints, for the caller to compare when it resumes.
         loggers: Lightning loggers.
@@ -141,6 +142,8 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     """
     if len(train) == 0 or len(val) == 0:
         raise InputError("training and validation both need at least one frame")
+    if run.device == "auto":
+        run = replace(run, device="cuda" if torch.cuda.is_available() else "cpu")
     check_groups(spec.loss.group_weights, train.frames.group.tolist())
     progress = RunProgress(run.console)
     checkpoints = RunCheckpoints(

@@ -17,7 +17,7 @@ from msmlff.data.batch import Batch
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField, Prediction
 from msmlff.nn.ops.twice import backward, without_gradients
-from msmlff.training.captured import Captured
+from msmlff.training.captured import PREDICTION, STEP, Captured
 from msmlff.training.divergence import LAG_ON_GPU, DivergenceGuard
 from msmlff.training.ema import averaged_copy, update_average
 from msmlff.training.loss import TARGETS, Loss
@@ -106,7 +106,7 @@ class ForceFieldModule(pl.LightningModule):
         weights = self.loss.weights(self.progress)
         names = [*(t for t in TARGETS if weights[t] > 0), "loss"]
         key = tuple(weights.values())
-        values, gradient = self.captured(partial(self._step, self.progress, key), batch, key)
+        values, gradient = self.captured(partial(self._step, self.progress, key), batch, key, STEP)
         self._gradient = gradient, self._learning[key]
         return dict(zip(names, values.clone(), strict=True))
 
@@ -164,8 +164,10 @@ class ForceFieldModule(pl.LightningModule):
                 t for t in (found.energy, found.atomic_energies, found.forces, found.stress) if t is not None
             ]
 
-        results = evaluate(batch) if self.captured is None else self.captured(evaluate, batch, "evaluation")
-        return Prediction(*results)
+        if self.captured is None:
+            return Prediction(*evaluate(batch))
+        magnitudes = PREDICTION if stress else PREDICTION[:-1]
+        return Prediction(*self.captured(evaluate, batch, "evaluation", magnitudes))
 
     def on_validation_epoch_end(self) -> None:
         self.val_errors = self.val_sums.compute()

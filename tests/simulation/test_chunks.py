@@ -166,7 +166,7 @@ def test_molecules_that_only_a_pair_term_brings_together(periodic: bool, backend
     model, one = make("dispersion and zbl, two layers"), ethanol()
     room = np.ptp(one.positions, axis=0) + 3.5
     first = one.positions - one.positions.min(axis=0) + 1.75  # in the cell, so that wrapping cuts none
-    positions = np.concatenate([first, first + [room[0], 0.0, 0.0]])
+    positions = np.concatenate([first, first + np.array([room[0], 0.0, 0.0])])
     cell = np.diag([2 * room[0], room[1], room[2]]) * periodic
     frame = Configuration(np.tile(one.numbers, 2), positions, cell, np.full(3, periodic))
     with ops.use_backend(backend):
@@ -305,18 +305,20 @@ def test_pieces_become_smaller_with_the_memory() -> None:
 
 
 @pytest.mark.parametrize("name", ["msmace", "msnequip, four layers"])
-def test_what_a_piece_keeps_stays_within_its_budget(name: str) -> None:
-    """The measure that sizes are chosen by, applied to the whole, which is too large by little, and to pieces."""
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_what_a_piece_keeps_stays_within_its_budget(name: str, backend: str) -> None:
+    """The whole, which at its peak takes half as much again as it keeps, is too large by little."""
     model, atoms = make(name), liquid().to_ase() * (2, 2, 2)
     frame = Configuration(atoms.numbers, atoms.positions, atoms.cell.array, np.ones(3, bool))
-    budget = 0.95 * chunks.kept_bytes(model, make_batch(model, frame))
-    evaluator = ChunkedEvaluator(model, memory_gib=budget / 2**30)
-    size = evaluator.fitting(frame)
-    assert 8 < size < len(frame)
-    space, species = Space(frame), chunks.atom_species(frame, model.atomic_numbers)
-    for block in islice(space.blocks(size), 4):
-        piece, _ = evaluator._piece(space, block, species, frame.cell)
-        assert chunks.kept_bytes(model, piece) < budget
+    with ops.use_backend(backend):
+        budget = 1.4 * chunks.kept_bytes(model, make_batch(model, frame))
+        evaluator = ChunkedEvaluator(model, memory_gib=budget / 2**30)
+        size = evaluator.fitting(frame)
+        assert 8 < size < len(frame)
+        space, species = Space(frame), chunks.atom_species(frame, model.atomic_numbers)
+        for block in islice(space.blocks(size), 4):
+            piece, _ = evaluator._piece(space, block, species, frame.cell)
+            assert 1.4 * chunks.kept_bytes(model, piece) < budget
 
 
 @pytest.mark.parametrize("shape", [(30, 30, 1), (600, 1, 1)])
@@ -336,10 +338,15 @@ def test_as_many_atoms_in_less_space_are_looked_at_anew(monkeypatch: pytest.Monk
     evaluator, probed = ChunkedEvaluator(make("msmace"), memory_gib=0.003), []
     fitting = evaluator.fitting
     monkeypatch.setattr(evaluator, "fitting", lambda f: probed.append(f) or fitting(f))
-    dense, numbers = liquid(), liquid().numbers
+    dense = liquid()
     wide = replace(dense, positions=3.0 * dense.positions, cell=3.0 * dense.cell)
     moved = dense.positions + np.random.default_rng(0).normal(0.0, 0.01, dense.positions.shape)
-    for frame in (wide, dense, replace(dense, positions=moved), replace(wide, numbers=np.full_like(numbers, 6))):
+    for frame in (
+        wide,
+        dense,
+        replace(dense, positions=moved),
+        replace(wide, numbers=np.full_like(wide.numbers, 6)),
+    ):
         evaluator(frame)
         assert (evaluator.piece_size < 360) == (frame.volume < 2 * dense.volume)
     assert len(probed) == 3

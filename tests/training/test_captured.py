@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from fake_cuda_graphs import FakeGraph, install
 from rich.console import Console
 from torch import Tensor
@@ -18,7 +22,9 @@ from training_runs import Stop, equal, without_clocks
 
 from msmlff.data.batch import Batch
 from msmlff.data.collate import collate
+from msmlff.data.configuration import Configuration
 from msmlff.data.packing import BatchBudget
+from msmlff.data.store import FrameStore
 from msmlff.errors import InputError
 from msmlff.models import MSMACE
 from msmlff.nn import ops
@@ -157,6 +163,56 @@ def test_what_does_not_agree_is_given_up(
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
+def perfect_crystals(count: int) -> list[Configuration]:
+    """Of copper at several lattice constants: forces are zero by symmetry."""
+    frames = []
+    for i in range(count):
+        atoms = bulk("Cu", a=3.5 + 0.02 * i, cubic=True)
+        atoms.calc = EMT()
+        energy, zeros = atoms.get_potential_energy(), np.zeros_like(atoms.positions)
+        frames.append(
+            Configuration(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, energy, forces=zeros)
+        )
+    return frames
+
+
+def rounding(
+    function: Callable[[Batch], list[Tensor]], batch: Batch, error: float = 1e-7
+) -> Callable[[Batch], list[Tensor]]:
+    """A capture whose sums run in another order."""
+    return lambda given: [t + error for t in function(given)]
+
+
+def test_forces_that_are_zero_by_symmetry_are_no_disagreement(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    made: list[Captured] = []
+
+    def captured(choice: str, device: str, model: MSMACE) -> Captured:
+        made.append(Captured(rounding, model.dtype))
+        return made[0]
+
+    monkeypatch.setattr("msmlff.training.fit.captured_calls", captured)
+    store = FrameStore.build(perfect_crystals(6), tmp_path / "cache")
+    crystals = FrameSet.at_cutoff(store, 4.0)
+    train((crystals, crystals), make_model(), tmp_path / "run", SPEC)
+    assert made[0].failed is None
+    assert not [w for w in recwarn if "training.compile" in str(w.message)]
+
+
+@pytest.mark.parametrize("wrong", [1e-5, 1e-2])
+def test_small_results_are_compared_with_what_is_typical(
+    frame_sets: Sets, make_model: MakeModel, wrong: float
+) -> None:
+    """Up to 1e-4 of where a typical entry is 0.1."""
+    (batch,) = batches(frame_sets, make_model(), [[0, 1]])
+    captured = Captured(partial(rounding, error=wrong), torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        captured(lambda given: [1e-9 * given.positions], batch, magnitudes=[0.1])
+    assert (captured.failed is None) == (wrong < 1e-4)
+
+
 def test_other_functions_and_sizes_are_other_captures(
     frame_sets: Sets, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +248,22 @@ def test_weights_may_move_between_replays(
     assert captured.failed is None
     torch.testing.assert_close(after, evaluate(batch)[1])
     assert not torch.allclose(after, before)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_auto_is_the_gpu_where_there_is_one(
+    frame_sets: Sets, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    class AskedError(Exception):
+        """What the run would be captured on."""
+
+    def captured(choice: str, device: str, model: MSMACE) -> None:
+        raise AskedError(device)
+
+    monkeypatch.setattr("msmlff.training.fit.captured_calls", captured)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    with pytest.raises(AskedError, match="cuda" if there else "cpu"):
+        fit(make_model(), *frame_sets, SPEC, Run(tmp_path, console=Console(quiet=True)))
 
 
 def test_graph_is_for_a_gpu_and_known_words_are_taken(make_model: MakeModel) -> None:
