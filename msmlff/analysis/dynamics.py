@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +55,7 @@ def msd(trajectory: Trajectory, element: int | None = None, blocks: int = BLOCKS
     interval = trajectory.need_interval("msd")
     lags = max(2, len(paths) // 2 + 1)
     values = _msd(paths)[:lags]
-    error = np.full(lags, np.nan)
-    length = len(paths) // blocks
-    if blocks > 1 and length > 1:
-        parts = np.stack([_msd(paths[b * length : (b + 1) * length]) for b in range(blocks)])
-        known = min(length, lags)
-        error[:known] = parts[:, :known].std(axis=0, ddof=1) / math.sqrt(blocks)
-    return Curve(interval * np.arange(lags), values, error)
+    return Curve(interval * np.arange(lags), values, _block_errors(_msd, paths, blocks, lags))
 
 
 def diffusion(
@@ -131,13 +126,20 @@ def vacf(trajectory: Trajectory, element: int | None = None, blocks: int = BLOCK
     velocities = velocities[:, _atoms(trajectory, element)]
     lags = len(velocities) // 2 + 1
     correlation = _normalised(velocities)[:lags]
-    error = np.full(lags, np.nan)
-    length = len(velocities) // blocks
+    error = _block_errors(_normalised, velocities, blocks, lags)
+    return Curve(interval * np.arange(lags), correlation, error)
+
+
+def _block_errors(
+    curve: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, blocks: int, lags: int
+) -> np.ndarray:
+    """[lags] standard error of a curve from its scatter over consecutive parts; NaN beyond their length."""
+    error, length = np.full(lags, np.nan), len(frames) // blocks
     if blocks > 1 and length > 1:
-        parts = np.stack([_normalised(velocities[b * length : (b + 1) * length]) for b in range(blocks)])
+        parts = np.stack([curve(frames[b * length : (b + 1) * length]) for b in range(blocks)])
         known = min(length, lags)
         error[:known] = parts[:, :known].std(axis=0, ddof=1) / math.sqrt(blocks)
-    return Curve(interval * np.arange(lags), correlation, error)
+    return error
 
 
 def vdos(trajectory: Trajectory, resolution: float | None = None, element: int | None = None) -> Curve:

@@ -1,4 +1,4 @@
-"""Tables and panels for the terminal."""
+"""Tables, panels and the bar for the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import ROUNDED, SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -106,6 +107,20 @@ def _group_view(by_group: Mapping[str, Any], group_name: str, stress: bool) -> T
         cells += [errors["stress_rmse"], trivial["stress_rmse"]] if stress else []
         view.add_row(Text(group), str(errors["frames"]), *(figure(cell) for cell in cells))
     return view
+
+
+def step_bar(console: Console) -> Progress:
+    """A bar of steps with the time left; the task's field "rate" is shown behind it."""
+    return Progress(
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+        console=console,
+        refresh_per_second=4,
+    )
 
 
 def start_page(record: Mapping[str, Any], notes: Sequence[str] = ()) -> RenderableType:

@@ -20,8 +20,8 @@ def export_command(arguments: list[str]) -> int:
 
     import torch  # these take seconds, and --help needs none
 
+    from msmlff.data.model_path import model_file
     from msmlff.models.files import load_model, read_header
-    from msmlff.simulation.calculator import model_file
     from msmlff.simulation.export import export_package, load_package, parity
 
     file = model_file(options.model)

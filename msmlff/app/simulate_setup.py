@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from msmlff.app.config import build, typed
-from msmlff.app.record import read_record
 from msmlff.app.runtime import pick_device
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import LabelKeys, read_frames
+from msmlff.data.model_path import model_file
 from msmlff.data.neighbors import is_flat
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
@@ -28,7 +28,6 @@ from msmlff.simulation.ensembles import Ensemble
 from msmlff.simulation.failure import closest_pair
 from msmlff.simulation.output import OutputSpec
 
-MODEL = "model.safetensors"
 MOST_NEIGHBORS = 20_000  # of an atom; a cell with more is no cell in Å
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -138,7 +137,7 @@ def model_files(given: Any) -> list[Path]:
     names: list[Any] = content if isinstance(content, list) else [content]
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"model={content}: write a run folder or a model file, or models=[A,B] for several")
-    files = [_model_file(Path(name)) for name in names]
+    files = [model_file(name, "model") for name in names]
     hashes = [file_sha256(path) for path in files]
     for i, value in enumerate(hashes):
         if value in hashes[:i]:
@@ -147,19 +146,6 @@ def model_files(given: Any) -> list[Path]:
                 "agrees with itself: give each once"
             )
     return files
-
-
-def _model_file(path: Path) -> Path:
-    file = path / MODEL if path.is_dir() else path
-    if file.is_file():
-        return file
-    if not path.exists():
-        raise InputError(f"model={path}: there is no such file or folder")
-    status = read_record(path).get("status")
-    why = (
-        f"that run is {status}; wait for it, or resume it" if status else "it is no folder of a training run"
-    )
-    raise InputError(f"model={path}: there is no {MODEL} in it ({why})")
 
 
 def read_starts(spec: SimulationSpec) -> list[Configuration]:

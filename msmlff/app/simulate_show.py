@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
+from msmlff.analysis.tables import step_bar
 from msmlff.app.runtime import shown_path
 from msmlff.simulation.engine import MolecularDynamics
 from msmlff.simulation.output import Output
@@ -56,16 +57,7 @@ class RunProgress:
         self.console.print(HEADER, style="bold", highlight=False, soft_wrap=True)
         self.console.print(UNITS, style="dim", highlight=False, soft_wrap=True)
         if self.console.is_terminal:
-            self._bar = Progress(
-                BarColumn(bar_width=None),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeElapsedColumn(),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[rate]}"),
-                console=self.console,
-                refresh_per_second=4,
-            )
+            self._bar = step_bar(self.console)
             self._task = self._bar.add_task("simulating", total=self.steps, completed=step, rate="")
             self._bar.start()
 

@@ -49,7 +49,7 @@ def collate(
 
     return Batch(
         positions=real(np.concatenate([f.positions for f in frames])),
-        species=torch.from_numpy(_species(frames, atomic_numbers)),
+        species=torch.from_numpy(species_of(frames, atomic_numbers)),
         frame=torch.from_numpy(np.repeat(np.arange(len(frames)), counts)),
         atom_ptr=torch.from_numpy(atom_ptr),
         cell=real(np.stack([f.cell for f in frames])),
@@ -67,7 +67,12 @@ def collate(
     )
 
 
-def _species(frames: Sequence[Configuration], atomic_numbers: Sequence[int]) -> np.ndarray:
+def species_of(frames: Sequence[Configuration], atomic_numbers: Sequence[int]) -> np.ndarray:
+    """[atoms] int64, index of each atom's element among the model's.
+
+    Raises:
+        InputError: an element that the model does not know; the message names the frame.
+    """
     numbers = np.concatenate([f.numbers for f in frames])
     table = np.full(max(int(numbers.max(initial=0)), *atomic_numbers) + 1, -1, dtype=np.int64)
     table[list(atomic_numbers)] = np.arange(len(atomic_numbers))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msmlff.data.array_folder import file_sha256
+from msmlff.data.model_path import model_file
 from msmlff.data.store import FrameStore
 from msmlff.distill.committee import KIND
 from msmlff.distill.descriptors import (
@@ -17,7 +18,6 @@ from msmlff.distill.descriptors import (
     batched,
     check_species,
     dtype_of,
-    model_file,
 )
 from msmlff.errors import InputError
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msmlff.data.array_folder import file_sha256
+from msmlff.data.model_path import model_file
 from msmlff.data.store import FrameStore
 from msmlff.distill.feature_cache import Job, cache_folder, cached_rows
 from msmlff.distill.features import Features
@@ -252,7 +253,7 @@ class TrainedModel(FileDescriptor):
     """
 
     def _file(self) -> Path:
-        return model_file(self.path)
+        return model_file(self.path, "descriptor.path")
 
 
 def check_species(descriptor: str, model: ForceField, frames: FrameStore) -> None:
@@ -286,19 +287,6 @@ def batched(
         return values
 
     return of_frames
-
-
-def model_file(path: str, key: str = "descriptor.path") -> Path:
-    """The model file of a path that may be the folder of a run.
-
-    Raises:
-        InputError: no such file; ``key`` is named in the message.
-    """
-    file = Path(path)
-    file = file / "model.safetensors" if file.is_dir() else file
-    if not file.is_file():
-        raise InputError(f"{key}={path}: no model.safetensors there; give a run folder or the file")
-    return file
 
 
 def dtype_of(name: str) -> torch.dtype:

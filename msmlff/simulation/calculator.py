@@ -20,6 +20,7 @@ from torch import Tensor
 
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.batch import Batch
+from msmlff.data.model_path import model_file
 from msmlff.errors import DivergenceError, InputError
 from msmlff.models.backend import choose_backend
 from msmlff.models.base import ForceField, Prediction
@@ -216,20 +217,6 @@ def _check_distinct(given: Sequence[Model]) -> None:
             first = given[keys.index(key)]
             names = "two of the models" if isinstance(first, ForceField) else f"{first} and {given[i]}"
             raise InputError(f"{names} are the same model, which always agrees with itself: give each once")
-
-
-def model_file(path: str | Path) -> Path:
-    """The model file of a path that may be a run folder.
-
-    Raises:
-        InputError: no model file there.
-    """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        what = "has no model.safetensors (did the run finish?)" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}: give the folder of a finished run or a model file")
-    return file
 
 
 def _loaded(model: Model, dtype: torch.dtype | None, device: torch.device) -> ForceField:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from msmlff.data.batch import Batch
-from msmlff.data.collate import collate
+from msmlff.data.collate import collate, species_of
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors_device import neighbor_list_for
 from msmlff.errors import InputError
@@ -114,7 +114,7 @@ class ChunkedEvaluator:
             InputError: an element that the model does not know; a geometry as in ``neighbor_list``; less
                 memory than a block of a few atoms takes.
         """
-        species = atom_species(frame, self.model.atomic_numbers)
+        species = species_of([frame], self.model.atomic_numbers)
         self.piece_size = self.atoms_per_chunk or self._fits(frame, species)
         if len(frame) <= self.piece_size:
             return self._whole(frame, forces, stress)
@@ -197,26 +197,13 @@ class ChunkedEvaluator:
         Raises:
             InputError: as a call.
         """
-        species, space = atom_species(frame, self.model.atomic_numbers), Space(frame)
+        species, space = species_of([frame], self.model.atomic_numbers), Space(frame)
         block = next(space.blocks(_PROBE))
         batch, _ = self._piece(space, block, species, frame.cell, probe=True)
         received = int(batch.row_ptr[batch.num_counted]) / batch.num_counted
         # Without shells every edge is in every layer, as in a frame that is evaluated as a whole.
         kept = kept_bytes(self.model, replace(batch, shells=None)) / max(1, batch.num_edges)
         return Memory(kept, received, len(block) / space.volume(block), self.model.reaches)
-
-
-def atom_species(frame: Configuration, atomic_numbers: tuple[int, ...]) -> np.ndarray:
-    """[atoms] int64, index of each atom's element among the model's; InputError for one it does not know."""
-    known = np.asarray(atomic_numbers)
-    species = np.searchsorted(known, frame.numbers).clip(max=len(known) - 1)
-    unknown = sorted(set(frame.numbers[known[species] != frame.numbers].tolist()))
-    if unknown:
-        raise InputError(
-            f"{frame.source or 'the frame'}: atomic numbers {unknown} are unknown to the model, which knows "
-            f"{list(atomic_numbers)}"
-        )
-    return species
 
 
 def kept_bytes(model: ForceField, batch: Batch) -> int:

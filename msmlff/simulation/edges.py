@@ -9,24 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import Neighbors
 from msmlff.data.neighbors_device import neighbor_list_for
-from msmlff.errors import InputError
 from msmlff.simulation.system import System
 
 RUNAWAY = 100.0  # Å that no atom moves between two searches
-
-
-def atom_species(frames: Sequence[Configuration], atomic_numbers: Sequence[int]) -> Tensor:
-    """[atoms] index of each atom's element among the model's; InputError for an element it does not know."""
-    numbers = np.concatenate([f.numbers for f in frames])
-    unknown = sorted(set(numbers.tolist()) - set(atomic_numbers))
-    if unknown:
-        raise InputError(
-            f"atomic numbers {unknown} are unknown to the model, which knows {list(atomic_numbers)}"
-        )
-    return torch.from_numpy(np.searchsorted(np.asarray(sorted(atomic_numbers)), numbers))
 
 
 @dataclass(frozen=True)

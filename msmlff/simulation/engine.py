@@ -13,10 +13,11 @@ from ase.units import fs, kB
 from torch import Tensor
 
 from msmlff.data.batch import Batch
+from msmlff.data.collate import species_of
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 from msmlff.simulation.drift import degrees_of_freedom, free_rotors, remove_rotation, remove_translation
-from msmlff.simulation.edges import ReplicaEdges, atom_species
+from msmlff.simulation.edges import ReplicaEdges
 from msmlff.simulation.ensembles import Ensemble, bath_temperature
 from msmlff.simulation.failure import Failure, Limits, closest_pair, hottest_atom, most_changed_bond
 from msmlff.simulation.forces import Evaluation, ForceProvider
@@ -120,7 +121,7 @@ class MolecularDynamics:
         self.failures: dict[int, Failure] = {}
         self.step, self.stopped = 0, ""
         self.system = System.build(frames, forces.device)
-        self._species = atom_species(frames, forces.atomic_numbers).to(forces.device)
+        self._species = self._species_of(frames)
         self.edges = ReplicaEdges(forces.cutoff, self.settings.skin, self.settings.limits.min_distance)
         temperature = bath_temperature(self.settings.temperature, len(frames), forces.device)
         self._start(temperature, velocities)
@@ -279,6 +280,9 @@ class MolecularDynamics:
         remove_translation(self.system)
         remove_rotation(self.system, free_rotors(self.system))
 
+    def _species_of(self, frames: Sequence[Configuration]) -> Tensor:
+        return torch.from_numpy(species_of(frames, self.forces.atomic_numbers)).to(self.forces.device)
+
     def _evaluate(self, stress: bool) -> Evaluation:
         """Energies and forces at the present positions."""
         edges, system = self.edges.at(self.system), self.system
@@ -350,6 +354,4 @@ class MolecularDynamics:
         self.integrator.keep(rows)
         self._hottest, self._ratio = self._hottest[rows], self._ratio[rows]
         if rows:
-            self._species = atom_species(self.system.frames, self.forces.atomic_numbers).to(
-                self.forces.device
-            )
+            self._species = self._species_of(self.system.frames)

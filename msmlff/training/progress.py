@@ -8,8 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from msmlff.analysis.tables import step_bar
 from msmlff.data.batch import Batch
 from msmlff.training.module import ForceFieldModule
 
@@ -57,16 +58,7 @@ class RunProgress(Callback):
         self.console.print(HEADER, style="bold", highlight=False)
         self.console.print(UNITS, style="dim", highlight=False)
         if self.console.is_terminal:
-            self._bar = Progress(
-                BarColumn(bar_width=None),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeElapsedColumn(),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[rate]}"),
-                console=self.console,
-                refresh_per_second=4,
-            )
+            self._bar = step_bar(self.console)
             self._task = self._bar.add_task(
                 "training", total=pl_module.spec.steps, completed=trainer.global_step, rate=""
             )

@@ -322,8 +322,8 @@ def test_a_lost_record_does_not_end_a_simulation(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["model={}/absent"], "model=.*absent: there is no such file or folder"),
-        (["model={}/running"], r"no model.safetensors in it \(that run is running"),
+        (["model={}/absent"], "model=.*absent does not exist"),
+        (["model={}/running"], r"has no model.safetensors \(that run is running"),
         (["model={}/torn.safetensors"], "torn.safetensors: not a readable model file"),
         (["model={}/old.safetensors"], "model format 1, .* reads format 2"),
         (["models=[{}/model.safetensors,{}/model.safetensors]"], "the same model"),

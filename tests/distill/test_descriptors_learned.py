@@ -95,7 +95,7 @@ def test_last_layer_descriptor(store: FrameStore, tmp_path: Path) -> None:
 def test_last_layer_of_an_unknown_choice(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"descriptor\.readouts=first is unknown"):
         LastLayerGradients("run", readouts="first")
-    with pytest.raises(InputError, match=r"descriptor\.path=.*run folder"):
+    with pytest.raises(InputError, match=r"descriptor\.path=.*does not exist"):
         LastLayerGradients(str(tmp_path / "none")).settings()
 
 
@@ -137,7 +137,7 @@ def test_committees_that_are_none(store: FrameStore, tmp_path: Path) -> None:
         CommitteePredictions(one)
     with pytest.raises(InputError, match="are the same model"):
         CommitteePredictions([one, two]).settings()
-    with pytest.raises(InputError, match=r"descriptor\.paths=.*no model\.safetensors there"):
+    with pytest.raises(InputError, match=r"descriptor\.paths=.*does not exist"):
         CommitteePredictions([one, str(tmp_path / "none")]).settings()
     carbon = saved(tmp_path / "carbon", made(1, numbers=(1, 6)))
     with pytest.raises(InputError, match=r"knows the elements \[1, 6\], .* \[1, 8\]"):

@@ -14,6 +14,7 @@ import torch
 from ase.build import bulk
 from systems import ethanol, make_batch
 
+from msmlff.data.collate import species_of
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
 from msmlff.data.neighbors_device import free_pairs
@@ -171,7 +172,7 @@ def test_molecules_that_only_a_pair_term_brings_together(periodic: bool, backend
     frame = Configuration(np.tile(one.numbers, 2), positions, cell, np.full(3, periodic))
     with ops.use_backend(backend):
         evaluator = ChunkedEvaluator(model, atoms_per_chunk=len(one))
-        species = chunks.atom_species(frame, model.atomic_numbers)
+        species = species_of([frame], model.atomic_numbers)
         piece, _ = evaluator._piece(Space(frame), np.arange(len(one)), species, frame.cell)
         assert piece.shells == (9, 9, 9)
         assert piece.num_atoms > 9
@@ -187,7 +188,7 @@ def test_neighbours_at_the_cutoff_that_are_nearer_in_float32(layers: int, backen
     frame = Configuration(atoms.numbers, atoms.positions, atoms.cell.array, np.ones(3, bool))
     with ops.use_backend(backend):
         evaluator = ChunkedEvaluator(model, atoms_per_chunk=8)
-        species = chunks.atom_species(frame, model.atomic_numbers)
+        species = species_of([frame], model.atomic_numbers)
         block = next(Space(frame).blocks(8))
         piece, _ = evaluator._piece(Space(frame), block, species, frame.cell)
         vectors = piece.positions[piece.receiver] - piece.positions[piece.sender]
@@ -254,7 +255,7 @@ def test_only_what_is_needed_is_evaluated() -> None:
     model, frame = make("msmace"), liquid()
     evaluator, space = ChunkedEvaluator(model, atoms_per_chunk=45), Space(liquid())
     block = next(space.blocks(45))
-    species = chunks.atom_species(frame, model.atomic_numbers)
+    species = species_of([frame], model.atomic_numbers)
     batch, atoms = evaluator._piece(space, block, species, frame.cell)
     assert batch.shells is not None
     assert atoms[: len(block)].tolist() == block.tolist()
@@ -315,7 +316,7 @@ def test_what_a_piece_keeps_stays_within_its_budget(name: str, backend: str) -> 
         evaluator = ChunkedEvaluator(model, memory_gib=budget / 2**30)
         size = evaluator.fitting(frame)
         assert 8 < size < len(frame)
-        space, species = Space(frame), chunks.atom_species(frame, model.atomic_numbers)
+        space, species = Space(frame), species_of([frame], model.atomic_numbers)
         for block in islice(space.blocks(size), 4):
             piece, _ = evaluator._piece(space, block, species, frame.cell)
             assert 1.4 * chunks.kept_bytes(model, piece) < budget

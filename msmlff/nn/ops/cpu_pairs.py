@@ -15,7 +15,7 @@ from torch import Tensor
 from msmlff.nn.edges import Pairs, Rows, ScaleEdges
 from msmlff.nn.linear import split_l
 from msmlff.nn.ops import cpu_convolution, cpu_species_sum, twice
-from msmlff.nn.ops.native_library import Numbers, call, cut_last, lanes, pad_last, pointer, pointers
+from msmlff.nn.ops.native_library import Numbers, call, pointer, pointers
 from msmlff.nn.ops.twice import Gradients, Tensors
 from msmlff.nn.ops.types import Path
 
@@ -125,23 +125,13 @@ class PairDensity(cpu_species_sum.Density):
         super().__init__(rows, kind, num_species)
         self.pairs = pairs
 
-    def _sum(self, y: Tensor, phi: Tensor) -> Tensor:
-        atoms, n = len(self.rows.row_ptr) - 1, phi.shape[1]
-        y, phi = y.contiguous(), pad_last(phi, lanes(phi.dtype))
-        out = phi.new_empty(atoms, y.shape[1], self.num_species, phi.shape[1])
+    def _density(self, y: Tensor, phi: Tensor, out: Tensor) -> None:
         arrays = map(pointer, (self.pairs.item, y, phi, out))
         call("density_of_items", phi.dtype, self._shape(y, phi), *arrays)
-        cut = cut_last(out, n)
-        assert cut is not None
-        return cut.flatten(2)
 
-    def _adjoint(self, y: Tensor, phi: Tensor, grad: Tensor, needed: Sequence[bool]) -> Gradients:
-        n, y = phi.shape[1], y.contiguous()
-        grad = pad_last(grad.reshape(*grad.shape[:2], self.num_species, n), lanes(phi.dtype))
-        phi = pad_last(phi, lanes(phi.dtype))
-        of_y = torch.empty_like(y) if needed[0] else None
-        of_phi = torch.empty_like(phi) if needed[1] else None
+    def _density_adjoint(
+        self, y: Tensor, phi: Tensor, grad: Tensor, of_y: Tensor | None, of_phi: Tensor | None
+    ) -> None:
         arrays = map(pointer, (self.pairs.edge, self.rows.receiver, y, phi, grad, of_y, of_phi))
         items = ctypes.c_int64(len(self.pairs.edge))
         call("density_of_items_adjoint", phi.dtype, self._shape(y, phi), items, *arrays)
-        return [of_y, cut_last(of_phi, n)]

@@ -55,8 +55,7 @@ class Density:
         atoms, n = len(self.rows.row_ptr) - 1, phi.shape[1]
         y, phi = y.contiguous(), pad_last(phi, lanes(phi.dtype))
         out = phi.new_empty(atoms, y.shape[1], self.num_species, phi.shape[1])
-        shape = self._shape(y, phi)
-        call("density", phi.dtype, shape, pointer(y), pointer(phi), pointer(out))
+        self._density(y, phi, out)
         cut = cut_last(out, n)
         assert cut is not None
         return cut.flatten(2)
@@ -67,9 +66,17 @@ class Density:
         phi = pad_last(phi, lanes(phi.dtype))
         of_y = torch.empty_like(y) if needed[0] else None
         of_phi = torch.empty_like(phi) if needed[1] else None
-        arguments = [pointer(t) for t in (y, phi, grad, of_y, of_phi)]
-        call("density_adjoint", phi.dtype, self._shape(y, phi), *arguments)
+        self._density_adjoint(y, phi, grad, of_y, of_phi)
         return [of_y, cut_last(of_phi, n)]
+
+    def _density(self, y: Tensor, phi: Tensor, out: Tensor) -> None:
+        call("density", phi.dtype, self._shape(y, phi), *map(pointer, (y, phi, out)))
+
+    def _density_adjoint(
+        self, y: Tensor, phi: Tensor, grad: Tensor, of_y: Tensor | None, of_phi: Tensor | None
+    ) -> None:
+        arrays = map(pointer, (y, phi, grad, of_y, of_phi))
+        call("density_adjoint", phi.dtype, self._shape(y, phi), *arrays)
 
     def _shape(self, y: Tensor, phi: Tensor) -> Numbers:
         sizes = (
