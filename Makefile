@@ -26,7 +26,7 @@ lint: install
 install: $(VENV)/.installed
 
 # torch first: torch-scatter is compiled against it, for the CPU (on CUDA torch's own segment sums serve). Two compilers at a time halve that step.
-$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildcard msmlff/nn/ops/native/*)
+$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildcard msmlff/native/sources/*) $(wildcard msmlff/native/sources/*/*)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	@command -v $${CXX:-c++} > /dev/null || { echo "A C++ compiler is needed to build torch-scatter (Debian: apt install g++)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from msmlff.nn.convolution import convolution_paths
-from msmlff.nn.edges import Rows
+from msmlff.nn.edges import Pairs, Rows
 from msmlff.nn.ops.cpu_contraction import Contraction, _tree
 from msmlff.nn.ops.cpu_convolution import Convolution, _table
+from msmlff.nn.ops.cpu_pairs import PairConvolution, PairDensity, find_pairs
 from msmlff.nn.ops.cpu_perceptron import Network
 from msmlff.nn.ops.cpu_species_sum import Density
 from msmlff.nn.ops.twice import Operation
@@ -66,14 +67,22 @@ def rates(dtype: torch.dtype, repeats: int) -> tuple[float, float]:
     return 2 * 1536**3 / product, 2 * big.numel() / copy
 
 
+def graph(atoms: int, neighbors: int) -> tuple[Rows, Pairs]:
+    """Edges there and back between random atoms of frames of 120."""
+    half = atoms * neighbors // 2
+    one = torch.randint(0, atoms, (half,))
+    other = (one // 120 * 120 + torch.randint(0, min(120, atoms), (half,))).clamp(max=atoms - 1)
+    vectors = torch.randn(half, 3)
+    receiver, order = torch.cat([one, other]).sort(stable=True)
+    rows = Rows.build(torch.cat([other, one])[order], receiver, atoms)
+    return rows, find_pairs(rows, torch.cat([vectors, -vectors])[order])
+
+
 def cases(options: argparse.Namespace, dtype: torch.dtype) -> list[Case]:
     """The operations of a MACE with hidden l 1, edges' l 3, radial network 64-64-64, correlation 3."""
     atoms, k, n = options.atoms, options.channels, 64
-    edges = atoms * options.neighbors
-    receiver = torch.arange(atoms).repeat_interleave(options.neighbors)
-    # neighbours among the 120 atoms of a frame
-    sender = receiver // 120 * 120 + torch.randint(0, min(120, atoms), (edges,))
-    rows = Rows.build(sender.clamp(max=atoms - 1), receiver, atoms)
+    rows, pairs = graph(atoms, options.neighbors)
+    edges, of_pairs = len(rows.sender), len(pairs.edge)
     paths = tuple(convolution_paths(1, 3, 3))
 
     def random(*shape: int) -> Tensor:
@@ -93,7 +102,12 @@ def cases(options: argparse.Namespace, dtype: torch.dtype) -> list[Case]:
         # R, then R's adjoint for phi, or for phi and W; R, v_R, and adjoints for phi and (twice) W
         Case("convolution", convolution, [random(atoms, 4, k), phi, random(len(paths), n, k), y],
              2.0 * edges * (per_edge + products * k), (2, 3, 5)),
+        Case("on pairs", PairConvolution(_table(paths), rows, k, pairs),
+             [random(atoms, 4, k), phi[:of_pairs], random(len(paths), n, k), y],
+             2.0 * (of_pairs * per_edge + edges * products * k), (2, 3, 5)),
         Case("species sum", Density(rows, kind, 1), [y, phi], 2.0 * edges * 16 * n, (2, 1, 2)),
+        Case("on pairs", PairDensity(rows, kind, 1, pairs), [y, phi[:of_pairs]],
+             2.0 * edges * 16 * n, (2, 1, 2)),
         Case("radial network", Network(), [random(edges, 8), *weights], 2.0 * edges * layer, (2, 3, 6)),
         Case("contraction", Contraction(tree, groups), [random(atoms, 16, k), random(1, terms, k)],
              atoms * k * (nodes + 2.0 * terms), (2.5, 3.5, 6)),

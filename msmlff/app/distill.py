@@ -5,6 +5,7 @@ With a cached descriptor the command takes less time than torch takes to import:
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from rich.table import Table
 from msmlff import __version__
 from msmlff.app.choose import Choice, choose, descriptor_of
 from msmlff.app.config import build, check_values, typed
-from msmlff.app.folder import MAP, claim_for_distill
+from msmlff.app.folder import CHART, MAP, claim_for_distill
 from msmlff.app.guard import Job, run_guarded
+from msmlff.app.map_process import draw, drawing_process
 from msmlff.app.record import Record, now
 from msmlff.app.runtime import command_line, git_revision, keep_freed_memory, limit_threads, shown_path
 from msmlff.data.pools import Pool, PoolSpec, load_pool
 from msmlff.distill.coverage_table import coverage_table
-from msmlff.distill.pool_map import PoolMap
 from msmlff.distill.selection import Selection
 
 
@@ -54,28 +55,23 @@ def run(config: DictConfig, job: Job, console: Console) -> None:
     keep_freed_memory()
     limit_threads(config.threads)
     spec = typed(PoolSpec, config.pool, "pool")
-    with console.status(f"reading pool {spec.name}"):
-        # every frame of a single file is up for choice: nothing is split off for validation
-        pool = load_pool(replace(spec, fractions={}))
-    selection, chart = choose(
-        pool.train,
-        build(config.selector, "selector"),
-        descriptor_of(config, config.device),
-        Choice.of(config),
-        job.folder,
-        console,
-    )
-    if chart is not None and config.map:
-        _draw(chart, job.folder, selection, spec)
+    descriptor = descriptor_of(config, config.device)
+    with ExitStack() as stack:
+        # matplotlib takes as long to import as most selectors to choose: it does so meanwhile, elsewhere
+        drawn = config.map and descriptor is not None
+        artist = stack.enter_context(drawing_process()) if drawn else None
+        with console.status(f"reading pool {spec.name}"):
+            # every frame of a single file is up for choice: nothing is split off for validation
+            pool = load_pool(replace(spec, fractions={}))
+        selector = build(config.selector, "selector")
+        selection, chart = choose(pool.train, selector, descriptor, Choice.of(config), job.folder, console)
+        if artist is not None and chart is not None:
+            method = selection.record["selector"]
+            title = f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {method}"
+            groups = spec.group_label or spec.keys.group or "group"
+            draw(artist, job.folder / CHART, job.folder / MAP, title, groups)
     _show(pool, selection, job.folder, console)
     record.update(status="finished", finished=now())
-
-
-def _draw(chart: PoolMap, folder: Path, selection: Selection, spec: PoolSpec) -> None:
-    from msmlff.analysis.map_figure import save_map  # matplotlib
-
-    title = f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {selection.record['selector']}"
-    save_map(chart, folder / MAP, title, spec.group_label or spec.keys.group or "group")
 
 
 def _show(pool: Pool, selection: Selection, folder: Path, console: Console) -> None:

@@ -15,7 +15,8 @@ from msmlff.errors import InputError
 
 CONFIG = "config.yaml"
 LAST = "checkpoints/last.ckpt"
-CHOSEN = ("selection.json", "selected.extxyz", "pool_map.npz")  # of a selection, in a run of any command
+CHART = "pool_map.npz"
+CHOSEN = ("selection.json", "selected.extxyz", CHART)  # of a selection, in a run of any command
 MAP = "map.png"  # of distill alone
 # every file of a training run that has a name of its own
 FILES = (

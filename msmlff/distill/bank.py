@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from msmlff.distill.farthest import Rows, least_products, partners, rounding
+from msmlff.distill.farthest import Rows, partners, rounding
 from msmlff.distill.fps import element_codes
+from msmlff.distill.row_products import least_products
 from msmlff.distill.selector import Picks, Selector, Task
 from msmlff.errors import InputError
 

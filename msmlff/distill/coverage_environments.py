@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from msmlff.distill.entropy import BLOCK, default_bandwidth, left, part_of_frames, reduce_runs, right, rows_of
+from msmlff.distill.entropy import BLOCK, default_bandwidth, left, part_of_frames, right, rows_of
 from msmlff.distill.features import Features
+from msmlff.distill.row_products import exponential_sums_and_most
 from msmlff.distill.space import environment_space
 
 SAMPLE = 1000  # environments of the pool that are looked at
@@ -143,10 +144,7 @@ def _scan(features: Features, asked: np.ndarray, sets: list[np.ndarray], h: floa
                 continue
             cuts = np.concatenate([[0], np.flatnonzero(np.diff(frame[theirs])) + 1])
             frames = frame[theirs][cuts]
-            # Environments down, so that those of a frame are neighbouring rows of the table.
-            table = there[theirs] @ points[mine].T
-            most = reduce_runs(np.maximum, table, cuts)
-            total = reduce_runs(np.add, np.exp(table, out=table), cuts)
+            total, most = exponential_sums_and_most(points[mine], there[theirs], cuts)
             for s, members in enumerate(sets):
                 inside = np.isin(frames, members)
                 if inside.any():

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msmlff.distill.features import Features
+from msmlff.distill.row_products import least_products
 from msmlff.distill.space import CONSTANT, NOISE
 
 BLOCK = 1 << 22  # float32 numbers of a product, or of the rows read for it, held at a time: 16 MiB
@@ -120,24 +121,6 @@ def partners(rows: np.ndarray, norms_times: float) -> np.ndarray:
     out[:, :-1] = -2 * rows
     out[:, -1] = norms_times * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     return out
-
-
-def least_products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[n] float32 least of rows [n, d + 1] @ others [m, d + 1].T over m (at least 1), in blocks that stay in
-    the cache."""
-    least = np.empty(len(rows), dtype=np.float32)
-    if len(others) == 1:
-        return np.matmul(rows, others[0], out=least)
-    down = min(len(others), 1024)
-    step = max(1, BLOCK // 16 // down)
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step].T
-        best = least[start : start + step]
-        best[:] = np.inf
-        for first in range(0, len(others), down):
-            # The least of each column: whole rows of the product are compared at a time.
-            np.minimum(best, (others[first : first + down] @ part).min(axis=0), out=best)
-    return least
 
 
 class _Chosen:

@@ -191,7 +191,7 @@ def test_elements_the_model_does_not_know(store: FrameStore, tmp_path: Path) -> 
 def test_absent_files(store: FrameStore, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         MACECheckpoint(str(tmp_path / "none.model"))(store)
-    with pytest.raises(InputError, match="has no model.safetensors"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
         TrainedModel(str(tmp_path))(store)
 
 

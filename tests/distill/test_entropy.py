@@ -11,7 +11,6 @@ from msmlff.distill.entropy import (
     entropy,
     log_kernel_sums,
     overlap,
-    reduce_runs,
 )
 from msmlff.distill.features import Features
 from msmlff.distill.kernel_state import KernelState
@@ -108,7 +107,7 @@ def test_kernel_state_is_exact_for_near_and_for_far_rows() -> None:
     features = pool(rows, 4, numbers)
     space = environment_space(features, None)
     assert isinstance(space, Space)
-    state = KernelState(features, space, 0.8, 5)
+    state = KernelState(features, space, 0.8)
     chosen = [3, 50, 99, 20, 71]
     for frame in chosen:
         state.add(frame)
@@ -122,11 +121,3 @@ def test_kernel_state_is_exact_for_near_and_for_far_rows() -> None:
     for frame in (0, 20, 64):
         inside = slice(4 * frame, 4 * frame + 4)
         assert state.exact_least(frame, 4e-3) == pytest.approx(wanted[inside].min(), rel=1e-9)
-
-
-@pytest.mark.parametrize("ufunc", [np.add, np.maximum])
-def test_runs_are_reduced_as_by_reduceat(ufunc: np.ufunc) -> None:
-    table = np.random.default_rng(0).normal(size=(60, 7)).astype(np.float32)
-    starts = np.array([0, 1, 2, 30, 59])
-    expected = ufunc.reduceat(table, starts, axis=0)
-    np.testing.assert_allclose(reduce_runs(ufunc, table, starts), expected, rtol=1e-5, atol=1e-6)

@@ -301,10 +301,10 @@ import warnings
 from pathlib import Path
 import torch
 from msmlff.errors import InputError
+from msmlff import native
 from msmlff.nn import ops
-from msmlff.nn.ops import build_native
 
-build_native.LIBRARY = Path("/nowhere/_native.so")
+native.LIBRARIES["operations"] = Path("/nowhere/operations.so")
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for _ in range(2):
@@ -321,20 +321,21 @@ def test_without_the_library_pytorch_serves_and_one_warning_says_how_to_build_it
     done = subprocess.run([sys.executable, "-c", MISSING_LIBRARY], capture_output=True, text=True, check=True)
     first, second, caught, error = done.stdout.splitlines()
     assert first == second == str(torch.nn.functional.silu(torch.ones(1)).item())
-    assert caught.count("python -m msmlff.nn.ops.build_native") == 1
+    assert caught.count("python -m msmlff.native") == 1
     assert "slower" in caught
     assert "ops.backend=cpu: the kernels are not compiled" in error
-    assert "python -m msmlff.nn.ops.build_native" in error
+    assert "python -m msmlff.native" in error
 
 
 def test_a_library_for_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     if "cpu" not in OTHERS:
         pytest.skip("no compiled kernels")
-    from msmlff.nn.ops import build_native, native_library
+    from msmlff import native
+    from msmlff.nn.ops import native_library
 
-    native_library.missing.cache_clear()
-    monkeypatch.setattr(build_native, "processor", lambda: {"machine": "x86_64", "flags": "sse2"})
+    native.missing.cache_clear()
+    monkeypatch.setattr(native.build, "processor", lambda: {"machine": "x86_64", "flags": "sse2"})
     try:
         assert "another processor" in (native_library.missing() or "")
     finally:
-        native_library.missing.cache_clear()
+        native.missing.cache_clear()

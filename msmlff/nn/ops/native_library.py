@@ -1,9 +1,8 @@
-"""The compiled kernels of ``native``: whether they can run here, and how tensors are handed to them."""
+"""The models' compiled kernels: whether they can run here, and how tensors are handed to them."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -12,42 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msmlff.nn.ops import build_native
-from msmlff.nn.ops.build_native import COMMAND
+from msmlff import native
 
 _SUFFIX = {torch.float32: "float32", torch.float64: "float64"}
 
 
-@cache
 def missing() -> str | None:
     """Why the kernels cannot run on this machine and how to get them; None where they can."""
-    library = build_native.LIBRARY
-    if not library.is_file():
-        return f"the kernels are not compiled; with a C++ compiler: {COMMAND}"
-    try:
-        note = json.loads(build_native.note_of(library).read_text())
-    except (OSError, ValueError):
-        return f"nothing says which processor {library.name} was compiled for; compile it again: {COMMAND}"
-    if note["sources"] != build_native.sources_hash():
-        return f"the kernels were compiled from other source; compile again: {COMMAND}"
-    here = build_native.processor()
-    lacking = sorted(set(note["flags"].split()) - set(here["flags"].split()))
-    if note["machine"] != here["machine"] or (note["native"] and lacking):
-        reason = f"lacks {' '.join(lacking[:3])}" if lacking else f"is {here['machine']}"
-        return (
-            f"the kernels were compiled for another processor (this one {reason}); compile again: {COMMAND}"
-        )
-    try:
-        _library()
-    except OSError as error:
-        return f"{library.name} does not load ({error}); compile it again: {COMMAND}"
-    return None
+    return native.missing("operations", _library)
 
 
 @cache
 def _library() -> ctypes.CDLL:
     _share_openmp()
-    return ctypes.CDLL(str(build_native.LIBRARY))
+    return ctypes.CDLL(str(native.LIBRARIES["operations"]))
 
 
 def _share_openmp() -> None:

@@ -1,4 +1,4 @@
-"""Compiles the kernels of ``native``: ``python -m msmlff.nn.ops.build_native``.
+"""Compiles the kernels in ``sources``: ``python -m msmlff.native``.
 
 The installation does the same; this is for a machine that had no compiler then, or has another processor.
 It uses the standard library alone, so that the build hook can import it by its path.
@@ -17,9 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCES = Path(__file__).parent / "native"
-LIBRARY = Path(__file__).parent / "_native.so"
-COMMAND = "python -m msmlff.nn.ops.build_native"
+HERE = Path(__file__).parent
+SOURCES = HERE / "sources"
+LIBRARIES = {name: HERE / f"{name}.so" for name in ("operations", "rows")}
+NOTE = HERE / "compiled.json"  # the processor and the source they were compiled for
+COMMAND = "python -m msmlff.native"
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast")
 
 
@@ -36,17 +38,12 @@ def processor() -> dict[str, str]:
 
 def sources_hash() -> str:
     """Of the kernels' source: a library of other source would misread its arguments."""
-    parts = [p.name.encode() + b"\0" + p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.is_file()]
+    parts = [p.name.encode() + b"\0" + p.read_bytes() for p in sorted(SOURCES.rglob("*")) if p.is_file()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def note_of(library: Path) -> Path:
-    """Where the processor that a library was compiled for is noted."""
-    return library.with_suffix(".json")
-
-
-def build(library: Path = LIBRARY) -> list[str]:
-    """Compiles the kernels for this machine's processor and returns the flags that were used.
+def build() -> list[str]:
+    """Compiles the libraries for this machine's processor and returns the flags that were used.
 
     Raises:
         BuildError: with what the compiler said.
@@ -60,49 +57,37 @@ def build(library: Path = LIBRARY) -> list[str]:
     said = ""
     for more in attempts:
         try:
-            _compile(compiler, (*FLAGS, *more), library)
+            _compile(compiler, more)
         except subprocess.CalledProcessError as error:
             said = said or error.stderr.strip()[-1500:]
             continue
         native = "-march=native" in more
         note = {**processor(), "native": native, "openmp": "-fopenmp" in more, "sources": sources_hash()}
-        note_of(library).write_text(json.dumps(note) + "\n")
+        NOTE.write_text(json.dumps(note) + "\n")
         return [*FLAGS, *more]
     raise BuildError(f"{' '.join(compiler)} failed:\n{said}")
 
 
-def _compile(compiler: list[str], flags: tuple[str, ...], library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        sources = sorted(SOURCES.glob("*.cpp"))
-        objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
-        jobs = [
-            subprocess.Popen(
-                [*compiler, *flags, "-c", str(source), "-o", target], stderr=subprocess.PIPE, text=True
-            )
-            for source, target in zip(sources, objects, strict=True)
-        ]
+def _compile(compiler: list[str], more: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(dir=HERE) as name:
+        folder = Path(name)
+        jobs = []
+        for source in sorted(SOURCES.glob("*/*.cpp")):
+            # Distillation needs no torch and so no OpenMP: its kernels have threads of their own.
+            flags = more if source.parent.name == "operations" else (*(set(more) - {"-fopenmp"}), "-pthread")
+            command = [*compiler, *FLAGS, f"-I{SOURCES}", *flags, "-c", str(source)]
+            target = folder / f"{source.parent.name}_{source.stem}.o"
+            jobs.append(subprocess.Popen([*command, "-o", str(target)], stderr=subprocess.PIPE, text=True))
         errors = [job.communicate()[1] for job in jobs]
         for job, error in zip(jobs, errors, strict=True):
             if job.returncode:
                 raise subprocess.CalledProcessError(job.returncode, "c++", stderr=error)
-        made = str(Path(folder) / "library.so")
         shared = ["-shared", *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else [])]
-        subprocess.run(
-            [*compiler, *shared, *objects, "-o", made], check=True, stderr=subprocess.PIPE, text=True
-        )
-        os.replace(made, library)  # whole or not at all
-
-
-def main() -> int:
-    """Builds the library in place; returns the exit code."""
-    try:
-        flags = build()
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{LIBRARY} ({' '.join(flags)})")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        for library, path in LIBRARIES.items():
+            objects = sorted(map(str, folder.glob(f"{library}_*.o")))
+            link = [*compiler, *shared, *objects, *(["-pthread"] if library == "rows" else [])]
+            subprocess.run(
+                [*link, "-o", str(folder / path.name)], check=True, stderr=subprocess.PIPE, text=True
+            )
+        for path in LIBRARIES.values():
+            os.replace(folder / path.name, path)  # whole or not at all

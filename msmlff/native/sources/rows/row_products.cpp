@@ -1,0 +1,219 @@
+// Products of rows, reduced while they are in registers: nothing of size rows x others is stored.
+#include "exponential.h"
+
+#include <thread>
+
+namespace {
+
+constexpr int panels_at_once = 4;  // of rows, packed; they stay in the first cache while the others go by
+constexpr int others_at_once = 64;  // then sums go from T to double
+
+enum Reduction { least, sum_of_exponentials, most_and_sum_of_exponentials };
+
+// Runs work(begin, end) on parts of [0, count).
+template <class Work>
+void in_parts(int64_t count, int threads, Work work) {
+    threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, count)));
+    std::vector<std::thread> others;
+    for (int t = 1; t < threads; t++)
+        others.emplace_back([=] { work(count * t / threads, count * (t + 1) / threads); });
+    work(0, count / threads);
+    for (auto& other : others) other.join();
+}
+
+// exp(x), and 0 where that is next to nothing.
+template <class T>
+INLINE Vec<T> weight(Vec<T> x) {
+    constexpr T least = sizeof(T) == 4 ? T(-87) : T(-708);
+    const Vec<T> e = exponential<T>(x);
+    return x < least ? Vec<T>{} : e;
+}
+
+template <class T>
+struct Panel {
+    static constexpr int width = tile_vectors * Simd<T>::lanes;
+    T best[width], sum[width];
+    double total[width];
+};
+
+template <class T, int rows, Reduction how>
+INLINE void reduce_tile(const T* others, int64_t depth, const T* columns, Panel<T>& panel) {
+    constexpr int lanes = Simd<T>::lanes, width = Panel<T>::width;
+    Vec<T> product[rows][tile_vectors] = {};
+    for (int64_t k = 0; k < depth; k++) {
+        Vec<T> right[tile_vectors];
+        for (int v = 0; v < tile_vectors; v++) right[v] = load(columns + k * width + v * lanes);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < tile_vectors; v++) product[r][v] += others[r * depth + k] * right[v];
+    }
+    for (int v = 0; v < tile_vectors; v++) {
+        if constexpr (how != sum_of_exponentials) {
+            Vec<T> best = load(panel.best + v * lanes);
+            for (int r = 0; r < rows; r++) {
+                const Vec<T> p = product[r][v];
+                best = how == least ? (p < best ? p : best) : (p > best ? p : best);
+            }
+            store(panel.best + v * lanes, best);
+        }
+        if constexpr (how != least) {
+            Vec<T> sum = load(panel.sum + v * lanes);
+            for (int r = 0; r < rows; r++) sum += weight<T>(product[r][v]);
+            store(panel.sum + v * lanes, sum);
+        }
+    }
+}
+
+template <class T, Reduction how, int rows = tile_rows>
+void reduce_rest(const T* others, int64_t count, int64_t depth, const T* columns, Panel<T>& panel) {
+    if (count == rows) reduce_tile<T, rows, how>(others, depth, columns, panel);
+    if constexpr (rows > 1)
+        if (count < rows) reduce_rest<T, how, rows - 1>(others, count, depth, columns, panel);
+}
+
+// out [runs, n], and most [runs, n] where it is wanted: of the products of each of ``rows`` [n, depth] with the
+// others [m, depth], over runs of these that begin at ``starts`` [runs + 1].
+template <class T, Reduction how>
+void reduce(const T* rows, int64_t n, int64_t depth, const T* others, const int64_t* starts, int64_t runs, T* out,
+            T* most, int threads) {
+    constexpr int width = Panel<T>::width;
+    const int64_t panels = (n + width - 1) / width;
+    in_parts((panels + panels_at_once - 1) / panels_at_once, threads, [=](int64_t begin, int64_t end) {
+        std::vector<T> packed(panels_at_once * depth * width);
+        std::vector<Panel<T>> state(panels_at_once);
+        for (int64_t group = begin; group < end; group++) {
+            const int64_t first = group * panels_at_once * width;
+            const int64_t here = std::min<int64_t>(panels_at_once, panels - group * panels_at_once);
+            std::fill(packed.begin(), packed.end(), T(0));
+            for (int64_t i = first; i < std::min(n, first + here * width); i++)
+                for (int64_t k = 0; k < depth; k++)
+                    packed[((i - first) / width * depth + k) * width + (i - first) % width] = rows[i * depth + k];
+            for (int64_t run = 0; run < runs; run++) {
+                constexpr T none = std::numeric_limits<T>::infinity();
+                for (auto& panel : state) {
+                    std::fill(panel.best, panel.best + width, how == least ? none : -none);
+                    std::fill(panel.sum, panel.sum + width, T(0));
+                    std::fill(panel.total, panel.total + width, 0.0);
+                }
+                for (int64_t o = starts[run]; o < starts[run + 1]; o += others_at_once) {
+                    const int64_t stop = std::min(starts[run + 1], o + others_at_once);
+                    for (int64_t p = 0; p < here; p++) {
+                        const T* columns = packed.data() + p * depth * width;
+                        for (int64_t j = o; j < stop; j += tile_rows)
+                            reduce_rest<T, how>(
+                                others + j * depth, std::min<int64_t>(tile_rows, stop - j), depth, columns, state[p]);
+                        for (int i = 0; how != least && i < width; i++) {
+                            state[p].total[i] += state[p].sum[i];
+                            state[p].sum[i] = 0;
+                        }
+                    }
+                }
+                for (int64_t i = first; i < std::min(n, first + here * width); i++) {
+                    const Panel<T>& panel = state[(i - first) / width];
+                    const int64_t lane = (i - first) % width;
+                    out[run * n + i] = how == least ? panel.best[lane] : static_cast<T>(panel.total[lane]);
+                    if (how == most_and_sum_of_exponentials) most[run * n + i] = panel.best[lane];
+                }
+            }
+        }
+    });
+}
+
+constexpr int rows_in_tile = 4;
+
+// Rows with the others of one panel: exponentials of the products, summed from lane ``skip`` on.
+template <class T, bool skipping>
+INLINE void exponential_tile(const T* const (&left)[rows_in_tile], int64_t depth, const T* panel,
+                             const int (&skip)[rows_in_tile], Vec<T> (&sum)[rows_in_tile]) {
+    constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes;
+    Vec<T> product[rows_in_tile][tile_vectors] = {};
+    for (int64_t k = 0; k < depth; k++) {
+        Vec<T> right[tile_vectors];
+        for (int v = 0; v < tile_vectors; v++) right[v] = load(panel + k * width + v * lanes);
+        for (int r = 0; r < rows_in_tile; r++)
+            for (int v = 0; v < tile_vectors; v++) product[r][v] += left[r][k] * right[v];
+    }
+    for (int r = 0; r < rows_in_tile; r++)
+        for (int v = 0; v < tile_vectors; v++) {
+            const Vec<T> e = weight<T>(product[r][v]);
+            if constexpr (skipping) {
+                T each[lanes];
+                store(each, e);
+                for (int i = 0; i < lanes; i++) each[i] = v * lanes + i < skip[r] ? 0 : each[i];
+                sum[r] += load(each);
+            } else {
+                sum[r] += e;
+            }
+        }
+}
+
+constexpr int panels_in_block = 8;
+
+// sums[i] grows by the exponentials of the products of row i with the others from number done[i] on, block by
+// block until it exceeds enough[i]; done[i] becomes how far it came. ``panels``: the others in columns, ``total`` of
+// them, padded so that the padding's exponentials are 0.
+template <class T>
+void sums_until(const T* rows, int64_t begin, int64_t end, int64_t depth, const T* panels, int64_t total,
+                const double* enough, double* sums, int64_t* done) {
+    constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes, block = panels_in_block * width;
+    std::vector<int64_t> open;
+    for (int64_t first = 0; first < total; first += block) {
+        const int64_t last = std::min<int64_t>(total, first + block);
+        open.clear();
+        for (int64_t i = begin; i < end; i++)
+            if (done[i] >= first && done[i] < last && !(sums[i] > enough[i])) open.push_back(i);
+        for (size_t at = 0; at < open.size(); at += rows_in_tile) {
+            const int here = static_cast<int>(std::min<size_t>(rows_in_tile, open.size() - at));
+            const T* left[rows_in_tile];
+            Vec<T> sum[rows_in_tile] = {};
+            int64_t from[rows_in_tile];
+            for (int r = 0; r < rows_in_tile; r++) {
+                const int64_t i = open[at + std::min(r, here - 1)];
+                left[r] = rows + i * depth;
+                from[r] = done[i];
+            }
+            const int64_t start = *std::min_element(from, from + rows_in_tile) / width;
+            const int64_t all_from = *std::max_element(from, from + rows_in_tile);
+            for (int64_t p = start; p * width < last; p++) {
+                int skip[rows_in_tile];
+                for (int r = 0; r < rows_in_tile; r++)
+                    skip[r] = static_cast<int>(std::min<int64_t>(width, std::max<int64_t>(0, from[r] - p * width)));
+                if (p * width < all_from)
+                    exponential_tile<T, true>(left, depth, panels + p * depth * width, skip, sum);
+                else
+                    exponential_tile<T, false>(left, depth, panels + p * depth * width, skip, sum);
+            }
+            for (int r = 0; r < here; r++) {
+                sums[open[at + r]] += ::sum<T>(sum[r]);
+                done[open[at + r]] = last;
+            }
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+#define REDUCTIONS(T, name)                                                                                     \
+    void least_##name(const T* rows, int64_t n, int64_t depth, const T* others, const int64_t* starts,          \
+                      int64_t runs, T* out, int threads) {                                                      \
+        reduce<T, least>(rows, n, depth, others, starts, runs, out, nullptr, threads);                          \
+    }                                                                                                           \
+    void exponentials_##name(const T* rows, int64_t n, int64_t depth, const T* others, const int64_t* starts,   \
+                             int64_t runs, T* out, T* most, int threads) {                                      \
+        if (most)                                                                                               \
+            reduce<T, most_and_sum_of_exponentials>(rows, n, depth, others, starts, runs, out, most, threads);  \
+        else                                                                                                    \
+            reduce<T, sum_of_exponentials>(rows, n, depth, others, starts, runs, out, most, threads);           \
+    }                                                                                                           \
+    int64_t panel_width_##name() { return tile_vectors * Simd<T>::lanes; }                                      \
+    void sums_until_##name(const T* rows, int64_t n, int64_t depth, const T* panels, int64_t total,             \
+                           const double* enough, double* sums, int64_t* done, int threads) {                    \
+        in_parts(n, threads, [=](int64_t begin, int64_t end) {                                                  \
+            sums_until(rows, begin, end, depth, panels, total, enough, sums, done);                             \
+        });                                                                                                     \
+    }
+
+REDUCTIONS(float, float32)
+REDUCTIONS(double, float64)
+}
