@@ -23,6 +23,7 @@ from msmlff.app.benchmark_systems import pack, read_molecules
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
 
+_GIB = (0.25, 0.5, 1, 2, 4, 8, 16)  # ticks
 _TITLES = {"fc43": "liquid C12F27N, 1.88 g/cm³", "nickel": "fcc nickel"}
 _DENSITY = 1.88  # g/cm³, of C12F27N
 _SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
@@ -244,6 +245,8 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
         row[0].set(xlabel="atoms", ylabel="s for energy and forces", title=_TITLES[system])
         row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=_TITLES[system])
         row[1].axhline(8.0, color="#9AA1AB", linewidth=0.8)
+        row[1].set_yticks(_GIB, labels=[f"{gib:g}" for gib in _GIB])
+        row[1].minorticks_off()
         row[0].legend(fontsize=8, frameon=False)
         for panel in row:
             panel.grid(True, which="major", color="#E8EBEF")

@@ -166,14 +166,11 @@ class KernelState:
             part, first = rows[mine], chosen.starts[frame[mine]]
             new = (self._counted[part] <= first) & (self._extra_from[part] != first)
             part, first, like = part[new], first[new], frame[mine][new]
-            for number in np.unique(like).tolist():
-                some = part[like == number]
-                which = slice(chosen.starts[number], chosen.starts[number + 1])
-                sums = exponential_sums(self._left(some), chosen.near.others[which])[0].astype(np.float64)
-                # A bound from below: what is far or underflows may as well be nothing.
-                sums[self._far[some] | (sums < WEAK)] = 0.0
-                self._extra[some] = sums
-            self._extra_from[part] = first
+            sums, all_of_it = np.zeros(len(part)), np.full(len(part), np.inf)
+            chosen.near.count_until(self._left(part), sums, first.copy(), all_of_it, chosen.starts[like + 1])
+            # A bound from below: what is far or underflows may as well be nothing.
+            sums[self._far[part] | (sums < WEAK)] = 0.0
+            self._extra[part], self._extra_from[part] = sums, first
 
 
 class _Chosen:

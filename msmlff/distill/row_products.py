@@ -17,7 +17,6 @@ from msmlff import native
 BLOCK = 1 << 18  # products held at a time by numpy: 1 to 2 MiB
 FEW = 4  # rows; fewer fill no vector, and the products are read from memory anyway
 THREADED = 1 << 24  # multiplications that are worth a thread
-PADDING = -1e4  # an exponent whose exponential is nothing
 
 
 def least_products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -63,7 +62,7 @@ class GrowingSums:
     """
 
     def __init__(self, depth: int, kind: type[np.floating], capacity: int = 256) -> None:
-        """depth: d; the last column of every row to be summed must be 1. kind: float32 or float64."""
+        """depth: d; kind: float32 or float64."""
         self.count, self._data = 0, np.empty((capacity, depth), dtype=kind)
         library = _compiled()
         self._width = 0 if library is None else int(library[f"panel_width_{self._data.dtype}"]())
@@ -90,31 +89,44 @@ class GrowingSums:
         self.count = end
 
     def count_until(
-        self, rows: np.ndarray, sums: np.ndarray, counted: np.ndarray, enough: np.ndarray
+        self,
+        rows: np.ndarray,
+        sums: np.ndarray,
+        counted: np.ndarray,
+        enough: np.ndarray,
+        until: np.ndarray | None = None,
     ) -> None:
-        """Count others in ``sums`` [n] float64 of rows [n, d], of the kind of the others, from number
-        ``counted`` [n] int64 on, some at a time, until a sum exceeds ``enough`` [n] or all are counted. Sums
-        and counted change in place."""
-        if self._width:
-            rows, enough = np.ascontiguousarray(rows), np.ascontiguousarray(enough, dtype=np.float64)
-            n, d, total = (ctypes.c_int64(number) for number in (*rows.shape, self.count))
-            threads = _threads(int((self.count - counted).sum()) * rows.shape[1])
-            function = _library()[f"sums_until_{rows.dtype}"]
-            function(_at(rows), n, d, _at(self._panels), total, _at(enough), _at(sums), _at(counted), threads)
+        """Count others in ``sums`` [n] float64 of rows [n, d], of the kind of the others: from number
+        ``counted`` [n] int64 to ``until`` [n] int64 (None: all), some at a time, while a sum does not exceed
+        ``enough`` [n]. Sums and counted change in place."""
+        until = np.full(len(rows), self.count) if until is None else np.ascontiguousarray(until)
+        if not self._width:
+            self._count_by_numpy(rows, sums, counted, enough, until)
             return
-        while len(open_ := np.flatnonzero((counted < self.count) & (sums <= enough))):
+        rows, enough = np.ascontiguousarray(rows), np.ascontiguousarray(enough, dtype=np.float64)
+        n, d = (ctypes.c_int64(number) for number in rows.shape)
+        threads = _threads(int((until - counted).sum()) * rows.shape[1])
+        others = (_at(self._panels), _at(until), _at(enough))
+        _library()[f"sums_until_{rows.dtype}"](_at(rows), n, d, *others, _at(sums), _at(counted), threads)
+
+    def _count_by_numpy(
+        self,
+        rows: np.ndarray,
+        sums: np.ndarray,
+        counted: np.ndarray,
+        enough: np.ndarray,
+        until: np.ndarray,
+    ) -> None:
+        while len(open_ := np.flatnonzero((counted < until) & (sums <= enough))):
             first = int(counted[open_].min())
-            open_ = open_[counted[open_] == first]
-            last = min((first // 512 + 1) * 512, self.count)
+            last = min((first // 512 + 1) * 512, int(until[open_[counted[open_] == first]].min()))
+            open_ = open_[(counted[open_] == first) & (until[open_] >= last)]
             sums[open_] += exponential_sums(rows[open_], self._data[first:last])[0]
             counted[open_] = last
 
     def _empty_panels(self, size: int) -> np.ndarray:
-        panels = np.zeros(
-            (-(-size // max(1, self._width)), self._data.shape[1], self._width), self._data.dtype
-        )
-        panels[:, -1] = PADDING
-        return panels
+        shape = (-(-size // max(1, self._width)), self._data.shape[1], self._width)
+        return np.zeros(shape, self._data.dtype)
 
 
 @cache

@@ -101,6 +101,12 @@ def test_growing_sums_stop_when_there_is_enough(road: str, kind: type[np.floatin
         assert ((sums > enough) | (counted == len(others))).all()
         partial = [terms[i, : counted[i]].sum() for i in range(37)]
         np.testing.assert_allclose(sums, partial, rtol=1e-5)
+        # a range of each row's own
+        first, last = np.sort(rng.integers(0, len(others) + 1, size=(2, 37)), axis=0)
+        own, at = np.zeros(37), first.copy()
+        state.count_until(rows, own, at, np.full(37, np.inf), last)
+        np.testing.assert_allclose(own, [terms[i, first[i] : last[i]].sum() for i in range(37)], rtol=1e-5)
+        np.testing.assert_array_equal(at, last)
     assert (counted < len(others)).any()  # else nothing was saved
     state.count_until(rows, sums, counted, np.full(37, np.inf))
     np.testing.assert_allclose(sums, terms.sum(axis=1), rtol=1e-5)

@@ -120,10 +120,11 @@ void reduce(const T* rows, int64_t n, int64_t depth, const T* others, const int6
 
 constexpr int rows_in_tile = 4;
 
-// Rows with the others of one panel: exponentials of the products, summed from lane ``skip`` on.
-template <class T, bool skipping>
+// Rows with the others of one panel: exponentials of the products, summed from lane ``from`` to lane ``to``.
+template <class T, bool part>
 INLINE void exponential_tile(const T* const (&left)[rows_in_tile], int64_t depth, const T* panel,
-                             const int (&skip)[rows_in_tile], Vec<T> (&sum)[rows_in_tile]) {
+                             const int64_t (&from)[rows_in_tile], const int64_t (&to)[rows_in_tile],
+                             Vec<T> (&sum)[rows_in_tile]) {
     constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes;
     Vec<T> product[rows_in_tile][tile_vectors] = {};
     for (int64_t k = 0; k < depth; k++) {
@@ -135,10 +136,11 @@ INLINE void exponential_tile(const T* const (&left)[rows_in_tile], int64_t depth
     for (int r = 0; r < rows_in_tile; r++)
         for (int v = 0; v < tile_vectors; v++) {
             const Vec<T> e = weight<T>(product[r][v]);
-            if constexpr (skipping) {
+            if constexpr (part) {
                 T each[lanes];
                 store(each, e);
-                for (int i = 0; i < lanes; i++) each[i] = v * lanes + i < skip[r] ? 0 : each[i];
+                for (int i = 0; i < lanes; i++)
+                    if (v * lanes + i < from[r] || v * lanes + i >= to[r]) each[i] = 0;
                 sum[r] += load(each);
             } else {
                 sum[r] += e;
@@ -148,43 +150,54 @@ INLINE void exponential_tile(const T* const (&left)[rows_in_tile], int64_t depth
 
 constexpr int panels_in_block = 8;
 
-// sums[i] grows by the exponentials of the products of row i with the others from number done[i] on, block by
-// block until it exceeds enough[i]; done[i] becomes how far it came. ``panels``: the others in columns, ``total`` of
-// them, padded so that the padding's exponentials are 0.
+// sums[i] grows by the exponentials of the products of row i with the others from number done[i] to until[i], block by
+// block until it exceeds enough[i]; done[i] becomes how far it came. ``panels``: the others in columns, padded.
 template <class T>
-void sums_until(const T* rows, int64_t begin, int64_t end, int64_t depth, const T* panels, int64_t total,
+void sums_until(const T* rows, int64_t begin, int64_t end, int64_t depth, const T* panels, const int64_t* until,
                 const double* enough, double* sums, int64_t* done) {
     constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes, block = panels_in_block * width;
+    int64_t first = INT64_MAX, total = 0;
+    for (int64_t i = begin; i < end; i++) {
+        first = std::min(first, done[i] / block * block);
+        total = std::max(total, until[i]);
+    }
     std::vector<int64_t> open;
-    for (int64_t first = 0; first < total; first += block) {
-        const int64_t last = std::min<int64_t>(total, first + block);
+    for (; first < total; first += block) {
+        const int64_t last = first + block;
         open.clear();
         for (int64_t i = begin; i < end; i++)
-            if (done[i] >= first && done[i] < last && !(sums[i] > enough[i])) open.push_back(i);
+            if (done[i] >= first && done[i] < std::min(last, until[i]) && !(sums[i] > enough[i])) open.push_back(i);
         for (size_t at = 0; at < open.size(); at += rows_in_tile) {
             const int here = static_cast<int>(std::min<size_t>(rows_in_tile, open.size() - at));
             const T* left[rows_in_tile];
             Vec<T> sum[rows_in_tile] = {};
-            int64_t from[rows_in_tile];
+            int64_t from[rows_in_tile], to[rows_in_tile];
             for (int r = 0; r < rows_in_tile; r++) {
                 const int64_t i = open[at + std::min(r, here - 1)];
                 left[r] = rows + i * depth;
                 from[r] = done[i];
+                to[r] = std::min(last, until[i]);
             }
-            const int64_t start = *std::min_element(from, from + rows_in_tile) / width;
-            const int64_t all_from = *std::max_element(from, from + rows_in_tile);
-            for (int64_t p = start; p * width < last; p++) {
-                int skip[rows_in_tile];
-                for (int r = 0; r < rows_in_tile; r++)
-                    skip[r] = static_cast<int>(std::min<int64_t>(width, std::max<int64_t>(0, from[r] - p * width)));
-                if (p * width < all_from)
-                    exponential_tile<T, true>(left, depth, panels + p * depth * width, skip, sum);
-                else
-                    exponential_tile<T, false>(left, depth, panels + p * depth * width, skip, sum);
+            const int64_t start = *std::min_element(from, from + rows_in_tile) / width * width;
+            const int64_t stop = *std::max_element(to, to + rows_in_tile);
+            const int64_t whole_from = *std::max_element(from, from + rows_in_tile);
+            const int64_t whole_to = *std::min_element(to, to + rows_in_tile);
+            for (int64_t p = start; p < stop; p += width) {
+                const T* panel = panels + p * depth;
+                if (p >= whole_from && p + width <= whole_to) {
+                    exponential_tile<T, false>(left, depth, panel, from, to, sum);
+                    continue;
+                }
+                int64_t low[rows_in_tile], high[rows_in_tile];
+                for (int r = 0; r < rows_in_tile; r++) {
+                    low[r] = from[r] - p;
+                    high[r] = to[r] - p;
+                }
+                exponential_tile<T, true>(left, depth, panel, low, high, sum);
             }
             for (int r = 0; r < here; r++) {
                 sums[open[at + r]] += ::sum<T>(sum[r]);
-                done[open[at + r]] = last;
+                done[open[at + r]] = to[r];
             }
         }
     }
@@ -207,10 +220,10 @@ extern "C" {
             reduce<T, sum_of_exponentials>(rows, n, depth, others, starts, runs, out, most, threads);           \
     }                                                                                                           \
     int64_t panel_width_##name() { return tile_vectors * Simd<T>::lanes; }                                      \
-    void sums_until_##name(const T* rows, int64_t n, int64_t depth, const T* panels, int64_t total,             \
+    void sums_until_##name(const T* rows, int64_t n, int64_t depth, const T* panels, const int64_t* until,      \
                            const double* enough, double* sums, int64_t* done, int threads) {                    \
         in_parts(n, threads, [=](int64_t begin, int64_t end) {                                                  \
-            sums_until(rows, begin, end, depth, panels, total, enough, sums, done);                             \
+            sums_until(rows, begin, end, depth, panels, until, enough, sums, done);                             \
         });                                                                                                     \
     }
 
