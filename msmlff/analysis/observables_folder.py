@@ -30,7 +30,7 @@ class ObservablesFolder:
     """What ``msmlff evaluate`` found.
 
     Attributes:
-        about: of the trajectory: source, frames, atoms, formula, interval_fs.
+        about: of the trajectory: source, frames, atoms, formula, interval_fs; of several also replicas.
         found: observables by name.
         reference: those of the reference by name; empty where there is none.
         about_reference: as ``about``, or {}.
@@ -50,14 +50,19 @@ class ObservablesFolder:
     structures: list[Configuration] = field(default_factory=list)
 
 
-def describe(trajectory: Trajectory) -> dict[str, Any]:
-    """What a reader wants to know of a trajectory, JSON-able."""
+def describe(trajectory: Trajectory, *others: Trajectory) -> dict[str, Any]:
+    """What a reader wants to know of a trajectory, or several of one system, JSON-able.
+
+    Of several: all their sources and frames, and as "replicas" the frames of each.
+    """
+    every = (trajectory, *others)
     return {
-        "source": trajectory.source,
-        "frames": len(trajectory),
+        "source": ", ".join(dict.fromkeys(t.source for t in every)),
+        "frames": sum(map(len, every)),
         "atoms": len(trajectory.numbers),
         "formula": trajectory.frames()[0].to_ase().get_chemical_formula(empirical=True),
         "interval_fs": trajectory.interval_fs,
+        **({"replicas": [len(t) for t in every]} if others else {}),
     }
 
 
@@ -126,7 +131,12 @@ def load_observables(folder: Path) -> ObservablesFolder | None:
 def _plain(observed: Observed) -> dict[str, Any]:
     return {
         "quantities": {
-            name: {"value": _finite(q.value), "error": _finite(q.error), "unit": q.unit}
+            name: {
+                "value": _finite(q.value),
+                "error": _finite(q.error),
+                "unit": q.unit,
+                **({"over_replicas": q.over_replicas} if math.isfinite(q.over_replicas) else {}),
+            }
             for name, q in observed.quantities.items()
         },
         "curves": {
@@ -140,7 +150,9 @@ def _plain(observed: Observed) -> dict[str, Any]:
 def _observed(content: Mapping[str, Any], curves: Mapping[str, Curve]) -> Observed:
     return Observed(
         {
-            name: Quantity(_number(q["value"]), _number(q["error"]), q["unit"])
+            name: Quantity(
+                _number(q["value"]), _number(q["error"]), q["unit"], _number(q.get("over_replicas"))
+            )
             for name, q in content["quantities"].items()
         },
         {

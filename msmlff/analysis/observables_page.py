@@ -120,14 +120,18 @@ def fill_section(section: Section, content: ObservablesFolder) -> Section:
 
 def _words(content: ObservablesFolder) -> str:
     about = content.about
+    replicas = about.get("replicas", [about["frames"]])
+    several = f"Mean over {len(replicas)} replicas, " if len(replicas) > 1 else ""
     text = f"{about['frames']} frames of {about['atoms']} atoms ({about['formula']}) of {about['source']}"
+    text = several + text
     if about["interval_fs"]:
-        span = (about["frames"] - 1) * about["interval_fs"]
+        span = sum(frames - 1 for frames in replicas) * about["interval_fs"]
         text += f", {number(about['interval_fs'])} fs apart, {number(span / 1e3)} ps in all"
     if content.about_reference:
         other = content.about_reference
         text += f"; dashed: the reference, {other['frames']} frames of {other['source']}"
-    return text + ". Shaded: standard errors from blocks of the trajectory."
+    source = "over replicas" if several else "from blocks of the trajectory"
+    return f"{text}. Shaded: standard errors {source}."
 
 
 def _title(name: str) -> str:
@@ -136,10 +140,13 @@ def _title(name: str) -> str:
 
 def _quantities(content: ObservablesFolder) -> TableBlock:
     rows: list[tuple[str, ...]] = []
-    for title, label, *cells, unit in summary_rows(content.found, content.reference):
+    replicas = has_replicas(content.found)
+    for title, label, value, scatter, theirs, unit in summary_rows(content.found, content.reference):
         name = label if label.lower().startswith(title.lower()) else f"{title}: {label}"
-        rows.append((name, *(cells if content.reference else cells[:1]), unit))
-    headings = ("", "value", *(["reference"] if content.reference else []), "unit")
+        more = [scatter] * replicas + [theirs] * bool(content.reference)
+        rows.append((name, value, *more, unit))
+    more = ["± over replicas"] * replicas + ["reference"] * bool(content.reference)
+    headings = ("", "value", *more, "unit")
     return TableBlock(rows, headings, title="Numbers")
 
 
@@ -152,6 +159,8 @@ def tiles(content: ObservablesFolder) -> list[Tile]:
             continue
         theirs = content.reference.get(name, Observed()).quantities.get(label)
         note = f"reference {with_error(theirs)}" if theirs is not None else ""
+        if math.isfinite(quantity.over_replicas):
+            quantity = replace(quantity, error=quantity.over_replicas)
         found.append(Tile(title, with_error(quantity), quantity.unit, note))
     return found
 
@@ -258,12 +267,20 @@ def _band(figure: go.Figure, curve: Curve, colour: str) -> None:
     )  # fmt: skip
 
 
+def has_replicas(found: Mapping[str, Observed]) -> bool:
+    """Whether there are errors over replicas."""
+    return any(math.isfinite(q.over_replicas) for o in found.values() for q in o.quantities.values())
+
+
 def summary_rows(found: Mapping[str, Observed], reference: Mapping[str, Observed]) -> list[tuple[str, ...]]:
-    """(observable, quantity, value, reference's, unit) of every number."""
+    """(observable, quantity, value, its error over replicas, reference's, unit) of every number."""
     rows: list[tuple[str, ...]] = []
     for name, observed in found.items():
         other = reference.get(name, Observed()).quantities
         for label, quantity in observed.quantities.items():
             theirs = with_error(other[label]) if label in other else NOTHING
-            rows.append((_title(name), label, with_error(quantity), theirs, quantity.unit))
+            scatter = ""
+            if math.isfinite(quantity.over_replicas):
+                scatter = f"± {number(quantity.over_replicas, 2)}"
+            rows.append((_title(name), label, with_error(quantity), scatter, theirs, quantity.unit))
     return rows

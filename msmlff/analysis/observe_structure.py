@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,17 +61,13 @@ def observe_adf(subject: Subject) -> Observed:
 def observe_coordination(subject: Subject) -> Observed:
     t, s = subject.trajectory, subject.settings
     frames = t.frames()
-    kinds = elements(t)
-    ordered = [(a, b) for a in kinds for b in kinds]
     quantities, curves, notes = {}, {}, []
-    # images are counted as neighbours, so a small cell does not keep the first shell from being seen
-    reach = s.r_max or max(radius_of(subject, "coordination"), SHELL_RADIUS)
-    functions = rdfs(frames, reach, s.bins, ordered)
+    functions = _ordered_rdfs(subject)
     inverse_volume = float(np.mean(1.0 / t.volume))
-    for pair in ordered:
-        name, g = symbols(*pair), functions[pair]
+    for pair, g in functions.items():
+        name = symbols(*pair)
         running = running_coordination(g, np.sum(t.numbers == pair[1]) * inverse_volume)
-        cutoff = s.cutoff or first_minimum(g)
+        cutoff = s.cutoff or (first_minimum(g) if subject.shells is None else subject.shells[pair])
         marks = () if cutoff is None else (cutoff,)
         # the running number counts to the outer edge of each shell
         x = g.x + 0.5 * (g.x[1] - g.x[0])
@@ -81,6 +79,30 @@ def observe_coordination(subject: Subject) -> Observed:
         per_frame = np.array([n.mean() for n in coordination_numbers(frames, cutoff, pair)])
         quantities[f"{name} within {cutoff:.2f} Å"] = mean_of(per_frame, "")
     return Observed(quantities, curves, tuple(notes))
+
+
+def _ordered_rdfs(subject: Subject) -> dict[tuple[int, int], Curve]:
+    """g by (element, neighbour), far enough for a first shell."""
+    kinds = elements(subject.trajectory)
+    ordered = [(a, b) for a in kinds for b in kinds]
+    s = subject.settings
+    # images are counted as neighbours, so a small cell does not keep the first shell from being seen
+    reach = s.r_max or max(radius_of(subject, "coordination"), SHELL_RADIUS)
+    functions = rdfs(subject.trajectory.frames(), reach, s.bins, ordered)
+    return {pair: functions[pair] for pair in ordered}
+
+
+def first_shells(subjects: Sequence[Subject]) -> dict[tuple[int, int], float | None]:
+    """Å, the first minimum of the mean g of several trajectories, by (element, neighbour), or None.
+
+    Args:
+        subjects: of the same atoms, with the same ``settings`` and ``radius``.
+    """
+    each = [_ordered_rdfs(subject) for subject in subjects]
+    return {
+        pair: first_minimum(replace(g, y=np.mean([one[pair].y for one in each], axis=0)))
+        for pair, g in each[0].items()
+    }
 
 
 def observe_order(subject: Subject) -> Observed:
@@ -126,6 +148,8 @@ def observe_molecular_fraction(subject: Subject) -> Observed:
 def radius_of(subject: Subject, what: str) -> float:
     if subject.settings.r_max is not None:
         return subject.settings.r_max
+    if subject.radius is not None:
+        return subject.radius
     radius = image_radius(subject.trajectory.frames())
     if not math.isfinite(radius):
         raise InputError(

@@ -91,6 +91,8 @@ class Subject:
         equilibrium: a relaxed frame whose bonds are, or None.
         thermo: columns of the thermo.csv of ``msmlff simulate``: time_fs, pressure_GPa, conserved_eV, ...
         failures: why the simulation ended before its time; () where it did not.
+        radius: Å, reach of g that several trajectories share; None: the trajectory's own.
+        shells: Å, end of the first shell by (element, neighbour), shared; None: the trajectory's own.
     """
 
     trajectory: Trajectory
@@ -99,15 +101,25 @@ class Subject:
     equilibrium: Configuration | None = None
     thermo: Mapping[str, np.ndarray] | None = None
     failures: tuple[str, ...] = ()
+    radius: float | None = None
+    shells: Mapping[tuple[int, int], float | None] | None = None
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number: value, standard error (NaN where it is not known), unit."""
+    """A number.
+
+    Attributes:
+        value: of a trajectory, or the mean over several.
+        error: standard error by blocks of the trajectory, or trajectories; NaN where it is not known.
+        unit: "" for a bare number.
+        over_replicas: standard error by the scatter of several trajectories; NaN for one.
+    """
 
     value: float
     error: float
     unit: str
+    over_replicas: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class NamedCurve:
 
 @dataclass(frozen=True)
 class Observed:
-    """An observable of one trajectory.
+    """An observable of one trajectory, or the mean over several.
 
     Attributes:
         quantities: name -> number.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,30 @@ def read_trajectory(
     return _not_empty(whole[kept], len(whole))
 
 
+class NoFramesError(InputError):
+    """A trajectory of which no frame is left."""
+
+
+def replicas_in(path: Path | str) -> list[int | None]:
+    """The replicas of a file or a folder of ``msmlff simulate``, as ``read_trajectory`` takes them.
+
+    Returns:
+        Their numbers, ascending; [None] for a file, or a folder, of one trajectory.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    several = {} if path.is_file() or _whole(path) is not None else _of_replicas(path)
+    if several:
+        return [*sorted(several)]
+    path = find_trajectory(path)
+    if path.suffix not in _HDF5:
+        return [None]
+    with _opened(path) as file:
+        return [*_replicas(file, path)]
+
+
 def find_trajectory(path: Path, replica: int | None = None) -> Path:
     """The file itself, or the trajectory in a folder of ``msmlff simulate``.
 
@@ -69,13 +94,23 @@ def find_trajectory(path: Path, replica: int | None = None) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"there is no file {path}: write trajectory=FILE")
-    for name in ("trajectory.h5", "trajectory.extxyz"):
-        if (path / name).is_file():
-            return path / name
-    several = {k: p for p in path.glob("trajectory_*.extxyz") if (k := _number(p)) is not None}
+    if (whole := _whole(path)) is not None:
+        return whole
+    several = _of_replicas(path)
     if not several:
         raise InputError(f"{path} holds no trajectory.extxyz or trajectory.h5: give the file")
     return several[_chosen(replica, sorted(several), path)]
+
+
+def _whole(folder: Path) -> Path | None:
+    """The file of a folder of ``msmlff simulate`` with all replicas; None where each has its own."""
+    files = (folder / name for name in ("trajectory.h5", "trajectory.extxyz"))
+    return next((path for path in files if path.is_file()), None)
+
+
+def _of_replicas(folder: Path) -> dict[int, Path]:
+    """The files trajectory_K.extxyz by K."""
+    return {k: p for p in folder.glob("trajectory_*.extxyz") if (k := _number(p)) is not None}
 
 
 def replica_of(path: Path, replica: int | None = None) -> int | None:
@@ -93,14 +128,21 @@ def replica_of(path: Path, replica: int | None = None) -> int | None:
     """
     path = find_trajectory(path, replica)
     if path.suffix in _HDF5:
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                return _chosen(replica, _replicas(file, path), path)
-        except OSError as error:
-            raise InputError(f"{path}: no HDF5 file that can be read ({error})") from error
+        with _opened(path) as file:
+            return _chosen(replica, _replicas(file, path), path)
     return 0 if path.name == "trajectory.extxyz" else _number(path)  # it is written for a single replica
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An HDF5 file; InputError where it cannot be read."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path}: no HDF5 file that can be read ({error})") from error
 
 
 def _number(path: Path) -> int | None:
@@ -128,7 +170,7 @@ def _chosen(replica: int | None, there: list[int], path: Path) -> int:
 
 def _not_empty(trajectory: Trajectory, whole: int) -> Trajectory:
     if not len(trajectory):
-        raise InputError(
+        raise NoFramesError(
             f"{trajectory.source}: of its {whole} frames none is left; change first, last or every"
         )
     return trajectory

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from msmlff.app.config import compose_run
+from msmlff.app.folder import CONFIG
 from msmlff.app.hydra_run import run_hydra
 from msmlff.app.record import read_record
 from msmlff.errors import InputError, MSMLFFError
@@ -84,3 +85,23 @@ def failures(trajectory: Path, replica: int | None) -> tuple[str, ...]:
         return ()
     messages = map(str, record.get("failures", ()))
     return tuple(text for text in messages if text.startswith(f"replica {replica} "))
+
+
+def check_one_state(trajectory: Path) -> None:
+    """Whether the replicas beside a trajectory were simulated alike, so that they have a mean.
+
+    Raises:
+        InputError: their temperatures differ, by the simulation's config.yaml.
+    """
+    folder = trajectory if trajectory.is_dir() else trajectory.parent
+    if not (folder / CONFIG).is_file():
+        return
+    config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    assert isinstance(config, dict)
+    for key in ("temperature", "temperature_end"):
+        kelvin = config.get(key)
+        if isinstance(kelvin, list) and len(set(kelvin)) > 1:
+            raise InputError(
+                f"trajectory: the replicas in {trajectory} were simulated with {key}={kelvin}: write "
+                "replica=K for one of them, or trajectory=[...] for the mean over files of one state"
+            )

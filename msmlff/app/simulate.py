@@ -37,7 +37,7 @@ from msmlff.data.neighbors import neighbor_list
 from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.backend import choose_backend
 from msmlff.nn.ops import check_backend, set_backend
-from msmlff.simulation import MolecularDynamics
+from msmlff.simulation import NPT, MolecularDynamics
 from msmlff.simulation.files import NO_ROOM, OutputError, write_whole
 from msmlff.simulation.output import THERMO, Output
 from msmlff.simulation.restart import RESTART, Restart, load_restart
@@ -251,9 +251,8 @@ def _conclude(
         if setup.spec.picture:
             from msmlff.app.simulate_figure import save_thermo_figure  # matplotlib
 
-            target = setup.spec.temperature if isinstance(setup.spec.temperature, float) else None
-            save_thermo_figure(thermo, atoms, target, folder / PICTURE, _title(setup))
-        show_summary(found, speed, console)
+            save_thermo_figure(thermo, atoms, setup.spec.bath(), folder / PICTURE, _title(setup))
+        show_summary(found, speed, console, ramp=setup.ramps)
     names = sorted({path.relative_to(folder).parts[0] for p in PATTERNS for path in folder.glob(p)})
     show_files(folder, names, console)
     messages = [failure.message() for failure in md.failures.values()]
@@ -333,6 +332,8 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "atoms": [len(f) for f in setup.starts] if len(setup.starts) <= 100 else None,
         "ensemble": {"kind": type(setup.ensemble).__name__, **vars(setup.ensemble)},
         "temperature": spec.temperature,
+        **({"temperature_end": spec.temperature_end} if spec.temperature_end is not None else {}),
+        **({"ramp_steps": spec.ramp_steps} if setup.ramps else {}),
         "timestep_fs": spec.timestep,
         "steps": spec.steps,
     }
@@ -343,10 +344,12 @@ def _title(setup: Setup) -> str:
     atoms = f"{min(counts)} atoms" if len(counts) == 1 else f"{min(counts)} to {max(counts)} atoms"
     replicas = f"{len(setup.starts)} replicas of " if len(setup.starts) > 1 else ""
     kind = type(setup.ensemble).__name__
-    pressure = f", {setup.ensemble.pressure:g} GPa" if kind == "NPT" else ""  # type: ignore[union-attr]
-    kelvin = f"{spec.temperature:g} K" if isinstance(spec.temperature, float) else "several temperatures"
+    pressure = ""
+    if isinstance(setup.ensemble, NPT):
+        ends = [p for p in (setup.ensemble.pressure, setup.ensemble.pressure_end) if p is not None]
+        pressure = f", {' to '.join(f'{p:g}' for p in ends)} GPa"
     what = f"{kind} of {replicas}{Path(spec.system).name}"
-    return f"{what}: {atoms}, {kelvin}{pressure}, {spec.timestep:g} fs a step"
+    return f"{what}: {atoms}, {spec.kelvin}{pressure}, {spec.timestep:g} fs a step"
 
 
 class _Stop:

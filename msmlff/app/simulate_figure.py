@@ -32,7 +32,7 @@ _STYLE: Any = {
 def save_thermo_figure(
     thermo: dict[int, dict[str, np.ndarray]],
     atoms: Sequence[int],
-    target: float | None,
+    bath: tuple[Sequence[float], Sequence[float]] | None,
     path: Path,
     title: str,
 ) -> None:
@@ -41,7 +41,7 @@ def save_thermo_figure(
     Args:
         thermo: of ``read_thermo``, at least one row.
         atoms: of each replica.
-        target: K of the bath, drawn as a level; None: none.
+        bath: times in ps and K of the bath, drawn as a line; None: none.
         path: of the picture; it appears whole or not at all.
         title: above it.
     """
@@ -59,8 +59,8 @@ def save_thermo_figure(
             axes.set_ylabel(name)
             axes.margins(x=0.01)
             axes.tick_params(labelbottom=True)
-        if target is not None:
-            grid[0].axhline(target, color=GREY, linewidth=1.0, linestyle="--", zorder=0)
+        if bath is not None:
+            grid[0].plot(*bath, color=GREY, linewidth=1.0, linestyle="--", zorder=0)
         if 1 < len(thermo) <= len(COLOURS):
             handles, labels = grid[0].get_legend_handles_labels()
             figure.legend(handles, labels, title="replica", loc="outside right upper", frameon=False)

@@ -23,7 +23,7 @@ from msmlff.data.neighbors import is_flat
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
 from msmlff.models.files import load_model
-from msmlff.simulation import Committee, Limits, MDSettings, ModelForces
+from msmlff.simulation import NPT, Committee, Limits, MDSettings, ModelForces
 from msmlff.simulation.ensembles import Ensemble
 from msmlff.simulation.failure import closest_pair
 from msmlff.simulation.output import OutputSpec
@@ -47,6 +47,8 @@ class SimulationSpec:
     remove_drift: bool
     skin: float
     picture: bool
+    temperature_end: float | list[float] | None = None
+    ramp_steps: int | None = None
 
     @classmethod
     def of(cls, config: DictConfig) -> SimulationSpec:
@@ -57,16 +59,39 @@ class SimulationSpec:
         """
         content: Any = OmegaConf.to_container(config, resolve=True)
         try:
-            spec = TypeAdapter(cls).validate_python({f.name: content[f.name] for f in fields(cls)})
+            own = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+            spec = TypeAdapter(cls).validate_python(own)
         except ValidationError as error:
             first = error.errors()[0]
-            raise InputError(f"{first['loc'][0]}={content[first['loc'][0]]!r}: {_advice(first)}") from None
+            raise InputError(
+                f"{first['loc'][0]}={content.get(first['loc'][0])!r}: {_advice(first)}"
+            ) from None
         for key in ("steps", "replicas"):
             if getattr(spec, key) < 1:
                 raise InputError(f"{key}={getattr(spec, key)}: write a whole number >= 1")
         if min(spec.repeat) < 1:
             raise InputError(f"repeat={list(spec.repeat)}: write three whole numbers >= 1, as [2, 2, 2]")
         return spec
+
+    @property
+    def kelvin(self) -> str:
+        """The bath's temperatures in words."""
+        if not isinstance(self.temperature, float) or isinstance(self.temperature_end, list):
+            return "several temperatures"
+        if self.temperature_end is None:
+            return f"{self.temperature:g} K"
+        return f"{self.temperature:g} to {self.temperature_end:g} K"
+
+    def bath(self) -> tuple[list[float], list[float]] | None:
+        """Times in ps and the bath's temperatures in K, corners of a line; None where replicas differ."""
+        if not isinstance(self.temperature, float) or isinstance(self.temperature_end, list):
+            return None
+        end = self.temperature if self.temperature_end is None else self.temperature_end
+        turn = min(self.steps, self.ramp_steps or self.steps)
+        share = turn / (self.ramp_steps or self.steps)  # a run may be shorter than its ramp
+        last = (1.0 - share) * self.temperature + share * end
+        times = [1e-3 * self.timestep * step for step in (0, turn, self.steps)]
+        return times, [self.temperature, last, last]
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,12 @@ class Setup:
     starts: list[Configuration]
 
     @property
+    def ramps(self) -> bool:
+        """Whether temperature or pressure change in the course of the run."""
+        pressure_end = self.ensemble.pressure_end if isinstance(self.ensemble, NPT) else None
+        return not (self.spec.temperature_end is None and pressure_end is None)
+
+    @property
     def forces(self) -> ModelForces | Committee:
         return ModelForces(self.models[0]) if len(self.models) == 1 else Committee(self.models)
 
@@ -109,6 +140,8 @@ def prepare_simulation(config: DictConfig, starts: list[Configuration] | None = 
     settings = MDSettings(
         timestep_fs=spec.timestep,
         temperature=spec.temperature,
+        temperature_end=spec.temperature_end,
+        ramp_steps=spec.ramp_steps,
         seed=spec.seed,
         skin=spec.skin,
         remove_drift=spec.remove_drift,

@@ -136,14 +136,15 @@ def summary(thermo: dict[int, dict[str, np.ndarray]], atoms: Sequence[int]) -> d
     return {name: round(v, 6) if math.isfinite(v) else None for name, v in found.items()}
 
 
-def show_summary(found: dict[str, Any], speed: dict[str, Any], console: Console) -> None:
-    """The averages and the speed as a small table."""
+def show_summary(found: dict[str, Any], speed: dict[str, Any], console: Console, ramp: bool = False) -> None:
+    """The averages and the speed as a small table; with ``ramp`` it says that the averages are of one."""
+    half = "second half, of a ramp" if ramp else "second half"
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     spread = found["temperature_std_K"]
-    table.add_row("  temperature", f"{found['temperature_K']:.1f} ± {spread:.1f} K (second half)")
+    table.add_row("  temperature", f"{found['temperature_K']:.1f} ± {spread:.1f} K ({half})")
     for name, key, unit in (("pressure", "pressure_GPa", "GPa"), ("density", "density_g_cm3", "g/cm³")):
         if found[key] is not None:
-            table.add_row(f"  {name}", f"{found[key]:.4g} {unit} (second half)")
+            table.add_row(f"  {name}", f"{found[key]:.4g} {unit} ({half})")
     if found["drift_meV_per_atom_ps"] is not None:
         table.add_row(
             "  drift", f"{found['drift_meV_per_atom_ps']:.3g} meV/atom/ps of the conserved quantity"

@@ -138,6 +138,11 @@ class CellRescaling(Barostat):
         assert evaluation.stress is not None
         self.work = self.work + 0.5 * (self._pending * evaluation.stress).sum(dim=(1, 2))
 
+    def change_pressure(self, system: System, pressure: float) -> None:
+        """From now on ``pressure`` eV/Å³. What P0 V changes by is no drift: it counts as work."""
+        self.work = self.work + (pressure - self.pressure) * system.volume
+        self.pressure = pressure
+
     def energy(self, system: System) -> Tensor:
         return self.pressure * system.volume - self.work
 

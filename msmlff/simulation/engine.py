@@ -22,6 +22,7 @@ from msmlff.simulation.ensembles import Ensemble, bath_temperature
 from msmlff.simulation.failure import Failure, Limits, closest_pair, hottest_atom, most_changed_bond
 from msmlff.simulation.forces import Evaluation, ForceProvider
 from msmlff.simulation.noise import VELOCITIES, generator
+from msmlff.simulation.ramp import Ramp
 from msmlff.simulation.system import System
 from msmlff.simulation.thermostats import Bath
 
@@ -35,6 +36,9 @@ class MDSettings:
     Attributes:
         timestep_fs: fs.
         temperature: K of the bath and of the initial velocities: one number, or one a replica.
+        temperature_end: K, to which the bath goes along a straight line in ``ramp_steps`` and at which it
+            stays: one number, or one a replica; None: it stays where it is.
+        ramp_steps: of that, and of the ensemble's ``pressure_end``.
         seed: of velocities and noise; with its replica id it fixes the random numbers of a replica.
         skin: Å, margin of the neighbour lists.
         remove_drift: start without motion as a whole (a molecule: without rotation, too), keep it away and do
@@ -45,6 +49,8 @@ class MDSettings:
 
     timestep_fs: float = 0.5
     temperature: float | Sequence[float] = 300.0
+    temperature_end: float | Sequence[float] | None = None
+    ramp_steps: int | None = None
     seed: int = 0
     skin: float = 0.5
     remove_drift: bool = True
@@ -59,9 +65,9 @@ class MDSettings:
 class Hook(Protocol):
     """Called with the simulation after each step whose number is a multiple of ``every``.
 
-    It may look at it, change ``integrator.thermostat.temperature``, take replicas out (``fail``) or ``stop``
-    it. The barostat has the same temperature; the usual limit of the kinetic one is that of the hottest bath
-    so far.
+    It may look at it, change ``integrator.thermostat.temperature`` (where no ramp does), take replicas out
+    (``fail``) or ``stop`` it. The barostat has the same temperature; the usual limit of the kinetic one is
+    that of the hottest bath so far.
 
     Attributes:
         every: steps.
@@ -127,6 +133,8 @@ class MolecularDynamics:
         self._start(temperature, velocities)
         bath = Bath(temperature, self.settings.timestep_fs, self.settings.seed, self.ids)
         self.integrator = ensemble.integrator(self.system, bath)
+        s = self.settings
+        self._ramp = Ramp.of(ensemble, temperature, s.temperature_end, s.ramp_steps)
         limits = [
             self.settings.limits.temperature(t, n)
             for t, n in zip(temperature.tolist(), self.system.dof.tolist(), strict=True)
@@ -151,6 +159,8 @@ class MolecularDynamics:
             if len(self.system) == 0 or self.stopped:
                 return
             self.step += 1
+            if self._ramp is not None:
+                self._ramp.move(self.integrator, self.system, self.step)
             due = [hook for hook in self.hooks if self.step % hook.every == 0]
             stress = self.integrator.barostat.needs_stress or any(hook.stress for hook in due)
             evaluate = partial(self._evaluate, stress)
@@ -249,6 +259,8 @@ class MolecularDynamics:
         )
         parts = {n.removeprefix("integrator."): v for n, v in state.items() if n.startswith("integrator.")}
         self.integrator.restore(parts)
+        if self._ramp is not None:
+            self._ramp.restore(self.integrator, step)
         self._hottest = state["hottest"]
         if alive:
             self.edges.restore(self.system, state["origin"], state["origin_cell"])

@@ -69,6 +69,7 @@ class NPT(NVT):
 
     Attributes:
         pressure: GPa.
+        pressure_end: GPa, to which it goes along a straight line in the run's ``ramp_steps``; None: it stays.
         cell: what the barostat changes: "isotropic" (the volume), "axes" (the three lengths of a rectangular
             cell) or "full" (the whole cell).
         barostat_time: fs, relaxation time of the volume if ``compressibility`` is right.
@@ -76,6 +77,7 @@ class NPT(NVT):
     """
 
     pressure: float = 0.0
+    pressure_end: float | None = None
     cell: str = "isotropic"
     barostat_time: float = 1000.0
     compressibility: float = 0.05
@@ -169,19 +171,19 @@ class Integrator:
             )
 
 
-def bath_temperature(given: float | Sequence[float], replicas: int, device: torch.device | str) -> Tensor:
-    """[replicas] K from one temperature for all, or one each.
+def bath_temperature(
+    given: float | Sequence[float], replicas: int, device: torch.device | str, key: str = "temperature"
+) -> Tensor:
+    """[replicas] K from one temperature for all, or one each; ``key`` is what messages call it.
 
     Raises:
         InputError: negative ones, or as many as fit neither.
     """
     values = [float(given)] if isinstance(given, int | float) else [float(t) for t in given]
     if len(values) not in (1, replicas):
-        raise InputError(
-            f"temperature has {len(values)} values for {replicas} replicas: write one, or one each"
-        )
+        raise InputError(f"{key} has {len(values)} values for {replicas} replicas: write one, or one each")
     if not all(t >= 0 for t in values):
-        raise InputError(f"temperature={given}: write K, not below 0")
+        raise InputError(f"{key}={given}: write K, not below 0")
     return torch.tensor(values * (replicas // len(values)), dtype=torch.float64, device=device)
 
 

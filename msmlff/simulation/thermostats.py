@@ -38,8 +38,9 @@ class Thermostat:
 
     Attributes:
         conserves_momentum: whether the total momentum stays as it is.
-        temperature: [replicas] K of the bath, which the barostat shares; may be changed between steps.
-        heat: [replicas] eV given to the atoms so far.
+        temperature: [replicas] K of the bath, which the barostat shares; may be changed between steps. What
+            that changes of the thermostat's own energy is no drift: ``energy`` leaves it out.
+        heat: [replicas] eV given to the atoms, or to a chain by a change of the bath, so far.
     """
 
     conserves_momentum = True
@@ -54,7 +55,9 @@ class Thermostat:
 
     @temperature.setter
     def temperature(self, kelvin: Tensor) -> None:
+        before = self.energy()
         self.bath.temperature = kelvin
+        self.heat = self.heat + (self.energy() - before)
 
     def before(self, system: System) -> None:
         """At the start of a step."""
@@ -71,8 +74,7 @@ class Thermostat:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these replicas alone; so does the bath."""
-        for name, value in self.state().items():
-            setattr(self, name, value[list(rows)])
+        self._take({name: value[list(rows)] for name, value in self.state().items()})
 
     def state(self) -> dict[str, Tensor]:
         """All that the rest of a run depends on, [replicas, ...] each."""
@@ -80,8 +82,11 @@ class Thermostat:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up what ``state`` returned."""
-        for name, value in self.state().items():
-            setattr(self, name, state[name].to(value, copy=True))
+        self._take({name: state[name].to(value, copy=True) for name, value in self.state().items()})
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            setattr(self.bath if name == "temperature" else self, name, value)
 
 
 class Langevin(Thermostat):
@@ -232,7 +237,7 @@ class NoseHooverChain(Thermostat):
     def energy(self) -> Tensor:
         unit = self._heat_unit
         kinetic = 0.5 * unit * self.time**2 * self.velocity**2
-        return (kinetic + unit * self.position).sum(dim=1)
+        return (kinetic + unit * self.position).sum(dim=1) - self.heat
 
     def state(self) -> dict[str, Tensor]:
         own = {"position": self.position, "velocity": self.velocity, "dof": self.dof}

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from msmlff.data.batch import Batch
 from msmlff.errors import InputError, MSMLFFError
+from msmlff.training.metrics import rank
 from msmlff.training.module import ForceFieldModule
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -31,7 +32,7 @@ class Interrupted(MSMLFFError):  # noqa: N818 (not an error: the run was told to
 
 
 class RunCheckpoints(Checkpoint):
-    """Keeps ``best.ckpt`` (lowest val/score) and ``last.ckpt`` in a folder.
+    """Keeps ``best.ckpt`` (best value of the monitored metric) and ``last.ckpt`` in a folder.
 
     SIGTERM and SIGINT (Ctrl-C) are answered at the end of the running step: last.ckpt is written,
     ``Interrupted`` raised. A second Ctrl-C stops at once.
@@ -54,7 +55,7 @@ class RunCheckpoints(Checkpoint):
         self.seconds = seconds
         self.settings = settings
         self.on_saved = on_saved
-        self.best_score = float("inf")
+        self.best_score = self.best_value = float("inf")  # of best.ckpt: its score, and what decided
         self.best_step = -1
         self.signal: int | None = None
         self._saved = time.monotonic()
@@ -98,8 +99,9 @@ class RunCheckpoints(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ForceFieldModule)
-        if pl_module.score < self.best_score:
-            self.best_score, self.best_step = pl_module.score, trainer.global_step
+        found = rank(pl_module.val_metrics, pl_module.spec.monitor.removeprefix("val/"))
+        if found is not None and found < (self.best_value, self.best_score):
+            (self.best_value, self.best_score), self.best_step = found, trainer.global_step
             self._save(trainer, self.best)
         self._save_last(trainer)
 
@@ -136,10 +138,11 @@ class RunCheckpoints(Checkpoint):
         self._restore_handlers()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_step": self.best_step}
+        return {"best_score": self.best_score, "best_value": self.best_value, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+        for name in ("best_score", "best_value", "best_step"):
+            setattr(self, name, state_dict[name])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from msmlff.training.captured import captured_calls
 from msmlff.training.checkpoints import RunCheckpoints, read_checkpoint
 from msmlff.training.data_module import FrameDataModule, FrameSet, Preparation
 from msmlff.training.loss import check_groups
-from msmlff.training.metrics import NAMES
+from msmlff.training.metrics import NAMES, SCORE
 from msmlff.training.module import ForceFieldModule
 from msmlff.training.progress import RunProgress
 from msmlff.training.specs import TrainingSpec
+from msmlff.training.step_log import StepLog
 
 QUIET = (
     ".*does not have many workers.*",
@@ -151,7 +152,11 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
     )
     start_step = int(read_checkpoint(checkpoints.last)["global_step"]) if run.resume else 0
     module, data = _module_and_data(model, train, val, spec, run, start_step)
-    callbacks: list[Any] = [progress, *run.callbacks]
+    callbacks: list[Any] = [progress, *run.callbacks, StepLog()]
+    if spec.stability.every is not None:
+        from msmlff.training.stability import StabilityCheck  # the engine of the dynamics
+
+        callbacks.append(StabilityCheck(val.frames, spec.stability, run.seed))
     if spec.early_stopping is not None:
         callbacks.append(StopEarly("val/score", patience=spec.early_stopping, mode="min", check_finite=False))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners
@@ -206,7 +211,18 @@ def _module_and_data(
         pin_memory=on_gpu,
         prepare=Preparation.of(model, padded) if on_gpu or padded else None,
     )
+    _check_monitor(spec.monitor, set(module.available) & set(available_labels(val.frames)))
     return module, data
+
+
+def _check_monitor(monitor: str, labels: set[str]) -> None:
+    """Raises InputError for the error of a label that training or validation frames do not have."""
+    for target, name in NAMES.items():
+        if monitor.startswith(f"val/{name}_") and target not in labels:
+            raise InputError(
+                f"training.monitor={monitor}: training and validation frames do not both carry {target}; "
+                f"write val/{SCORE}"
+            )
 
 
 class StopEarly(EarlyStopping):

@@ -14,6 +14,10 @@ from msmlff.training.loss import residual
 
 MILLI = 1000.0
 NAMES = {"energy": "energy", "forces": "force", "stress": "stress"}
+ERRORS = tuple(f"{name}_{measure}" for name in NAMES.values() for measure in ("rmse", "mae"))
+SCORE = "score"
+HIGHER = ("stable_share", "stable_time_fs")  # the higher the better
+STABILITY = (*HIGHER, "temperature_drift", "energy_drift")  # of training.stability
 
 
 class ErrorSums:
@@ -68,3 +72,18 @@ def relative_score(errors: Mapping[str, float], spread: Mapping[str, float]) -> 
     """
     score = sum(errors.get(key, math.inf) / value for key, value in spread.items())
     return score if math.isfinite(score) else math.inf
+
+
+def rank(metrics: Mapping[str, float], monitor: str) -> tuple[float, float] | None:
+    """What orders validations, the best lowest: the monitored metric, then the score.
+
+    Args:
+        metrics: of a validation, "score" among them.
+        monitor: the name of one, without "val/".
+
+    Returns:
+        None where the metric was not computed or a number is not finite: such weights are never the best.
+    """
+    value = -metrics.get(monitor, math.nan) if monitor in HIGHER else metrics.get(monitor, math.nan)
+    order = value, metrics[SCORE]
+    return order if all(map(math.isfinite, order)) else None

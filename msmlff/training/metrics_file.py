@@ -8,11 +8,12 @@ from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 
-ERRORS = [f"{t}_{m}" for t in ("energy", "force", "stress") for m in ("rmse", "mae")]
+from msmlff.training.metrics import ERRORS, SCORE, STABILITY
+
 COLUMNS = (
     ["epoch", "step", "lr"]
     + [f"train/{name}" for name in ("loss", "energy", "forces", "stress")]
-    + [f"val/{name}" for name in [*ERRORS, "score"]]
+    + [f"val/{name}" for name in [*ERRORS, SCORE, *STABILITY]]
 )
 
 

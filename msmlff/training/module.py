@@ -21,7 +21,7 @@ from msmlff.training.captured import PREDICTION, STEP, Captured
 from msmlff.training.divergence import LAG_ON_GPU, DivergenceGuard
 from msmlff.training.ema import averaged_copy, update_average
 from msmlff.training.loss import TARGETS, Loss
-from msmlff.training.metrics import ErrorSums, relative_score
+from msmlff.training.metrics import SCORE, ErrorSums, relative_score
 from msmlff.training.optim import build_optimizer, build_schedule, warmup_factor
 from msmlff.training.specs import TrainingSpec
 
@@ -71,10 +71,12 @@ class ForceFieldModule(pl.LightningModule):
                 f"frames ({', '.join(t for t in TARGETS if self.loss.uses(t))}): validate on frames with "
                 "these labels"
             )
+        self.row: dict[str, Tensor | float] = {}  # of this step for the loggers, where it is logged
         self.score = float("inf")
         self.plateau: ReduceLROnPlateau | None = None
         self.val_sums = ErrorSums(tuple(t for t in TARGETS if t in available))
         self.val_errors: dict[str, float] = {}
+        self.val_stability: dict[str, float] = {}  # of this validation, where there was a check
         self.guard = DivergenceGuard(spec.divergence_factor, describe, spec.optimizer.lr)
         self._rng: dict[str, Any] | None = None
 
@@ -93,10 +95,10 @@ class ForceFieldModule(pl.LightningModule):
         if self.loss.weights(self.progress) != self.loss.weights((self.global_step - 1) / self.spec.steps):
             self.guard.restart()
         self.guard.add(self.global_step, batch, parts["loss"].detach())
+        self.row = {}
         if (self.global_step + 1) % self.spec.log_every == 0:  # no other step's values get into a log
-            for name, value in parts.items():
-                self.log(f"train/{name}", value.detach(), batch_size=batch.num_frames)
-            self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=batch.num_frames)  # type: ignore[union-attr]
+            self.row = {f"train/{name}": value.detach() for name, value in parts.items()}
+            self.row["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         return parts["loss"]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -151,6 +153,7 @@ class ForceFieldModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.guard.check()
         self.val_sums.reset()
+        self.val_stability = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.enable_grad():  # forces are a gradient of the energy
@@ -169,13 +172,18 @@ class ForceFieldModule(pl.LightningModule):
         magnitudes = PREDICTION if stress else PREDICTION[:-1]
         return Prediction(*self.captured(evaluate, batch, "evaluation", magnitudes))
 
+    @property
+    def val_metrics(self) -> dict[str, float]:
+        """All of the last validation, by their names without "val/"."""
+        return {**self.val_errors, **self.val_stability, SCORE: self.score}
+
     def on_validation_epoch_end(self) -> None:
         self.val_errors = self.val_sums.compute()
         self.score = relative_score(self.val_errors, self.spread)
         if self.plateau is not None and self.global_step >= self.spec.schedule.warmup_steps:
             self.plateau.step(self.score)
         self.log_dict({f"val/{name}": value for name, value in self.val_errors.items()})
-        self.log("val/score", self.score)
+        self.log(f"val/{SCORE}", self.score)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.spec.optimizer)

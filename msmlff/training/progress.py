@@ -55,7 +55,8 @@ class RunProgress(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ForceFieldModule)
         self.restart_clock()
-        self.console.print(HEADER, style="bold", highlight=False)
+        self._stability = pl_module.spec.stability.every is not None
+        self.console.print(HEADER + f" {'stable':>7}" * self._stability, style="bold", highlight=False)
         self.console.print(UNITS, style="dim", highlight=False)
         if self.console.is_terminal:
             self._bar = step_bar(self.console)
@@ -91,6 +92,9 @@ class RunProgress(Callback):
         cells = [f"{errors[k]:10.2f}" if k in errors else f"{'-':>10}" for k in _RMSE]
         lr, loss = trainer.optimizers[0].param_groups[0]["lr"], pl_module.guard.last
         row = f"{trainer.global_step:8d} {' '.join(cells)} {pl_module.score:8.4f} {lr:9.2e} {loss:10.4g}"
+        if self._stability:
+            share = pl_module.val_stability.get("stable_share")
+            row += f" {'-':>7}" if share is None else f" {share:7.0%}"
         (self._bar.console if self._bar is not None else self.console).print(row, highlight=False)
         self.restart_clock()
 

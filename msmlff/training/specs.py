@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from msmlff.data.packing import BatchBudget
 from msmlff.errors import InputError
 from msmlff.training.loss import LossSpec
+from msmlff.training.metrics import ERRORS, HIGHER, SCORE, STABILITY
 from msmlff.training.optim import OptimizerSpec, ScheduleSpec
+
+MONITORED = tuple(f"val/{name}" for name in (SCORE, *ERRORS, *HIGHER))
+
+
+@dataclass(frozen=True)
+class StabilitySpec:
+    """Short molecular dynamics from validation frames with the weights that are validated.
+
+    Attributes:
+        every: validations from one check to the next; one more follows the last step. None: no check.
+        frames: validation frames, evenly spread; each is a replica, all move in one batch.
+        steps: of the dynamics.
+        timestep: fs.
+        temperature: K, of the initial velocities and of the bath.
+        thermostat: "langevin", "csvr" or "nose_hoover"; None: constant energy.
+        thermostat_time: fs, as that of ``simulation.NVT``.
+        bonds: Å by which no bond of a starting frame may change; None: bonds are not looked at.
+    """
+
+    every: int | None = None
+    frames: int = 8
+    steps: int = 1000
+    timestep: float = 0.5
+    temperature: float = 300.0
+    thermostat: Literal["langevin", "csvr", "nose_hoover"] | None = "langevin"
+    thermostat_time: float = 100.0
+    bonds: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, lowest in (("every", 1), ("frames", 1), ("steps", 10)):
+            value = getattr(self, key)
+            if value is not None and value < lowest:
+                raise InputError(f"training.stability.{key}={value}: write a whole number >= {lowest}")
+        for key in ("timestep", "temperature", "thermostat_time", "bonds"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"training.stability.{key}={value}: write a positive number")
 
 
 @dataclass(frozen=True)
@@ -31,6 +70,9 @@ class TrainingSpec:
         compile: "graph": steps are captured as CUDA graphs, one for each size of batch, and replayed, on
             batches padded to few sizes (``training.captured``); "auto": the same where it can be done, on a
             GPU; "none": they are computed as they are written.
+        monitor: of the metrics of a validation, the one whose best value makes its weights the best; among
+            equals the lower val/score does.
+        stability: a further metric, see its class.
     """
 
     steps: int = 2000
@@ -48,6 +90,8 @@ class TrainingSpec:
     workers: int = 0
     log_every: int = 10
     compile: str = "none"
+    monitor: str = "val/score"
+    stability: StabilitySpec = field(default_factory=StabilitySpec)
 
     def __post_init__(self) -> None:
         for key, lowest in (("steps", 1), ("validations", 1), ("log_every", 1), ("workers", 0)):
@@ -67,6 +111,13 @@ class TrainingSpec:
             raise InputError(f"training.checkpoint_seconds={self.checkpoint_seconds}: write a number >= 0")
         if not self.divergence_factor > 1:
             raise InputError(f"training.divergence_factor={self.divergence_factor}: write a number > 1")
+        if self.monitor not in MONITORED:
+            raise InputError(f"training.monitor={self.monitor}: write one of {', '.join(MONITORED)}")
+        if self.monitor.removeprefix("val/") in STABILITY and self.stability.every is None:
+            raise InputError(
+                f"training.monitor={self.monitor} needs that metric: write training.stability.every=1, or "
+                "another number of validations"
+            )
 
     @property
     def validate_every(self) -> int:

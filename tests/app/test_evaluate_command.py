@@ -193,6 +193,68 @@ def test_table_and_failures_are_those_of_the_replica(evaluate: Evaluate, tmp_pat
     assert evaluate("trajectory=run/md.extxyz", "observables=[pressure]") == 2
 
 
+def simulated(folder: Path, config: str = "temperature: 300.0\n") -> Path:
+    """Three replicas as ``msmlff simulate`` leaves them, the third ended after 3 frames."""
+    folder.mkdir()
+    for k in range(3):
+        salt(folder / f"trajectory_{k}.extxyz", frames=3 if k == 2 else 60, seed=k)
+    (folder / "config.yaml").write_text(config)
+    rows = [ThermoRow(i, 4.0 * i, k, *[float(k)] * 8) for i in range(60) for k in range(3)]
+    (folder / "thermo.csv").write_text(csv_text(rows, header=True))
+    failure = "replica 2 left the physical range at step 9"
+    (folder / "record.json").write_text(json.dumps({"command": "msmlff simulate x", "failures": [failure]}))
+    return folder
+
+
+def test_all_replicas_of_a_simulation(
+    evaluate: Evaluate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Their mean, each with its own rows of thermo.csv; one alone by its number; those of a list."""
+    simulated(tmp_path / "run")
+    assert evaluate("trajectory=run", "observables=[temperature,pressure,stability]") == 0
+    found = document(tmp_path / "out")
+    assert found["trajectory"]["replicas"] == [60, 60, 3]
+    mean = found["observables"]["pressure"]["quantities"]["pressure"]
+    assert mean["value"] == pytest.approx(0.5)
+    assert mean["over_replicas"] == pytest.approx(0.5)
+    assert "it ended after 3 of 60 frames" in " ".join(found["observables"]["pressure"]["notes"])
+    notes = " ".join(found["observables"]["stability"]["notes"])
+    assert "replica 2 of run: The simulation failed: replica 2 left the physical range" in notes
+    assert "± replicas" in capfd.readouterr().out
+    assert evaluate("trajectory=run", "observables=[pressure]", "first=5") == 0
+    found = document(tmp_path / "out")
+    assert found["trajectory"]["replicas"] == [55, 55]
+    assert found["observables"]["pressure"]["quantities"]["pressure"]["value"] == pytest.approx(0.5)
+    assert "Without replica 2 of run" in found["observables"]["pressure"]["notes"][0]
+    assert evaluate("trajectory=run", "observables=[pressure]", "replica=1") == 0
+    found = document(tmp_path / "out")
+    assert "replicas" not in found["trajectory"]
+    assert found["observables"]["pressure"]["quantities"]["pressure"]["value"] == 1.0
+    salt(tmp_path / "ref.extxyz", seed=9)
+    files = "trajectory=[run/trajectory_0.extxyz,run/trajectory_1.extxyz]"
+    assert evaluate(files, "observables=[rdf]", "reference=ref.extxyz") == 0
+    found = document(tmp_path / "out")
+    assert found["trajectory"]["source"] == "run/trajectory_0.extxyz, run/trajectory_1.extxyz"
+    assert 0 < found["errors"]["rdf_error"] < 100
+
+
+def test_replicas_that_have_no_mean(
+    evaluate: Evaluate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    simulated(tmp_path / "run", "temperature: [300.0, 300.0, 900.0]\n")
+    assert evaluate("trajectory=run", "replica=2", "observables=[density]") == 0
+    assert evaluate("trajectory=run") == 2
+    assert "simulated with temperature=[300.0, 300.0, 900.0]: write replica=K" in error(capfd)
+    write(tmp_path / "run" / "trajectory_1.extxyz", bulk("Al", cubic=True))
+    (tmp_path / "run" / "config.yaml").write_text("temperature: 300.0\n")
+    assert evaluate("trajectory=run") == 2
+    assert "replica 1 of run holds other atoms" in error(capfd)
+    assert evaluate("trajectory=[run,run]") == 2
+    assert "each once" in error(capfd)
+    assert evaluate("trajectory=run", "first=100") == 2
+    assert "none is left; change first, last or every" in error(capfd)
+
+
 def test_a_model_is_not_simulated_for_what_cannot_be_evaluated(
     evaluate: Evaluate, model: Path, tmp_path: Path
 ) -> None:

@@ -361,3 +361,38 @@ def test_bad_input_is_named(
     assert simulate(*(a.replace("{}", str(folder)) for a in arguments)) == 2
     assert re.search(words, capfd.readouterr().err)
     assert not list(Path("run").glob("trajectory*"))
+
+
+def test_a_ramp_keeps_its_length_when_the_run_is_made_longer(
+    simulate: Simulate, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From 500 to 100 K in the 40 steps there were at first, 1 GPa with it; then the ends hold."""
+    ramp = ["ensemble=npt", "temperature=500", "temperature_end=100", "ensemble.pressure_end=1"]
+    assert simulate(*ramp, "repeat=[1,2,1]") == 0
+    out = capfd.readouterr().out
+    assert "16 atoms, 500 to 100 K, 0 to 1 GPa, 1 fs a step" in out
+    assert "(second half, of a ramp)" in out
+    assert (record()["temperature_end"], record()["ramp_steps"]) == (100.0, 40)
+    state = load_restart(Path("run", RESTART)).state
+    assert state["integrator.thermostat.temperature"].tolist() == [100.0]
+    assert simulate("resume=run", "steps=60") == 0
+    parts = results(Path("run"))
+    assert simulate(*ramp, "repeat=[1,2,1]", "ramp_steps=40", "steps=60", "hydra.run.dir=whole") == 0
+    assert parts == results(Path("whole"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ensemble=nve", "temperature_end=100"], "temperature_end=100.0: constant energy has no bath"),
+        (["temperature_end=-5"], "temperature_end=-5.0: write K, not below 0"),
+        (["temperature_end=[1,2]"], "temperature_end has 2 values for 1 replicas"),
+        (["temperature_end=100", "ramp_steps=0"], "ramp_steps=0: write in how many steps"),
+        (["ensemble=npt", "ensemble.pressure_end=high"], "ensemble.pressure_end='high': write"),
+    ],
+)
+def test_ramps_that_make_no_sense(
+    simulate: Simulate, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert simulate(*arguments) == 2
+    assert message in " ".join(capfd.readouterr().err.split())
