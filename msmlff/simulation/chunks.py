@@ -32,8 +32,8 @@ _PROBE = 500
 #: The largest memory of an evaluation: up to so many times what autograd keeps for the derivatives, and bytes
 #: an edge for the neighbour list and the vectors.
 _PEAK, _EDGE = 1.5, 200
-#: Atoms of a batch that is never divided.
-_SMALL = 2000
+#: Edges of a batch that is never divided.
+_FEW = 50_000
 #: Of the free memory, what is taken where nothing is said.
 _SHARE = 0.5
 #: Of the control group that this process belongs to, on Linux.
@@ -158,7 +158,7 @@ class ChunkedEvaluator:
             InputError: less memory than a block of a few atoms takes.
         """
         asked = {"forces": forces, "stress": stress, "create_graph": False}
-        if self.atoms_per_chunk is None and batch.num_atoms <= _SMALL:
+        if self.atoms_per_chunk is None and batch.num_edges <= _FEW:
             return self.model(batch, **asked)
         sizes = batch.atom_ptr.diff().tolist()
         most = [self.atoms_per_chunk or self.fitting(self._frame(batch, g)) for g in range(len(sizes))]

@@ -168,7 +168,7 @@ def test_frames_go_together_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPa
     expected = model(batch)
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda b, **keys: sizes.append(b.num_frames) or forward(b, **keys))
-    monkeypatch.setattr(chunks, "_SMALL", 50)
+    monkeypatch.setattr(chunks, "_FEW", 50)
     evaluator = ChunkedEvaluator(model, memory_gib=0.003)
     same(evaluator.of_batch(batch), expected)
     assert evaluator.piece_size < 360
