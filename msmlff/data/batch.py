@@ -93,6 +93,22 @@ class Batch:
     def num_edges(self) -> int:
         return self.sender.shape[0]
 
+    def frames(self, first: int, last: int) -> Batch:
+        """The frames ``first`` to ``last`` - 1, without labels; of a batch of whole frames, not padded."""
+        a, b = int(self.atom_ptr[first]), int(self.atom_ptr[last])
+        edges = slice(int(self.row_ptr[a]), int(self.row_ptr[b]))
+        return Batch(
+            positions=self.positions[a:b],
+            species=self.species[a:b],
+            frame=self.frame[a:b] - first,
+            atom_ptr=self.atom_ptr[first : last + 1] - a,
+            cell=self.cell[first:last],
+            sender=self.sender[edges] - a,
+            receiver=self.receiver[edges] - a,
+            shift=self.shift[edges],
+            row_ptr=self.row_ptr[a : b + 1] - edges.start,
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with every tensor on ``device``."""
         moved: Batch = map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))

@@ -26,6 +26,7 @@ from msmlff.models.backend import choose_backend
 from msmlff.models.base import ForceField, Prediction
 from msmlff.models.files import load_model
 from msmlff.nn.ops import check_backend, use_backend
+from msmlff.simulation.chunks import ChunkedEvaluator
 from msmlff.simulation.skin_edges import SkinEdges
 
 #: Å; atoms closer than this lie on each other, and no model means anything by that.
@@ -60,6 +61,8 @@ class MSMLFFCalculator(Calculator):
             ``fastest``); None: the first that can run, compiled ones before.
         skin: Å, the neighbour list reaches so far beyond the cutoff and is searched again only when atoms or
             cell moved out of it; the results, bit for bit, are the same for any.
+        memory_gib: GiB that an evaluation may take; a larger system goes through in pieces. None: half of
+            what is free.
         note_deviations: write a committee's energy_std and forces_std_max into ``atoms.info`` and forces_std
             into ``atoms.arrays`` at each calculation, so that trajectories keep them.
 
@@ -85,6 +88,7 @@ class MSMLFFCalculator(Calculator):
         device: str | None = None,
         backend: str | None = None,
         skin: float = 1.0,
+        memory_gib: float | None = None,
         note_deviations: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -100,6 +104,7 @@ class MSMLFFCalculator(Calculator):
         _check_distinct(given)
         kind = None if dtype is None else _DTYPES[dtype]
         self.models = [_loaded(m, kind, self.device) for m in given]
+        self._evaluators = [ChunkedEvaluator(m, memory_gib=memory_gib) for m in self.models]
         self.backend, self.note_deviations = backend, note_deviations
         self.fastest, self._measured_edges = "", 0
         self.edges = SkinEdges(max(m.cutoff for m in self.models), float(skin), self.device)
@@ -124,8 +129,8 @@ class MSMLFFCalculator(Calculator):
         self._check_overlap(batch)
         predictions = []
         with self._backend_in_use(batch):
-            for model, z in zip(self.models, species, strict=True):
-                predictions.append(model(replace(batch, species=z), stress=periodic, create_graph=False))
+            for evaluator, z in zip(self._evaluators, species, strict=True):
+                predictions.append(evaluator.of_batch(replace(batch, species=z), stress=periodic))
         self.results = _mean(predictions)
         if len(self.models) > 1:
             self.results |= _deviations(predictions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,13 +25,15 @@ from msmlff.data.neighbors_device import neighbor_list_for
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField, Prediction
 from msmlff.simulation.blocks import Space
-from msmlff.simulation.surroundings import Surrounded, surrounded_batch
+from msmlff.simulation.surroundings import Surrounded, piece_of, surrounded_batch
 
 #: Atoms of the block that is evaluated to see what memory an edge takes.
 _PROBE = 500
 #: The largest memory of an evaluation: up to so many times what autograd keeps for the derivatives, and bytes
 #: an edge for the neighbour list and the vectors.
 _PEAK, _EDGE = 1.5, 200
+#: Edges of a batch that is never divided.
+_FEW = 50_000
 #: Of the free memory, what is taken where nothing is said.
 _SHARE = 0.5
 #: Of the control group that this process belongs to, on Linux.
@@ -72,6 +74,24 @@ class Memory:
         stored = receiving(max((hops - 1) * cutoff for hops, cutoff in self.reaches))
         return self.received * (_EDGE * stored + _PEAK * self.kept * np.max(layers, axis=0))
 
+    def fitting(self, atoms: int, budget: float, name: str) -> int:
+        """Atoms of a piece that ``budget`` bytes allow; all where the whole fits.
+
+        Raises:
+            InputError: they do not allow a few.
+        """
+        if self.of_whole(atoms) <= budget:
+            return atoms
+        sizes = np.unique(np.geomspace(8, atoms, 200).astype(int))
+        takes = self.of_pieces(sizes)
+        fitting = sizes[takes <= budget]
+        if len(fitting) == 0:
+            raise InputError(
+                f"{budget / 2**30:.3g} GiB are too little for a piece of {sizes[0]} atoms of "
+                f"{name or 'the frame'}, which takes {takes[0] / 2**30:.2g} GiB: give more as memory_gib"
+            )
+        return int(fitting[-1])
+
 
 class ChunkedEvaluator:
     """Energy, forces and stress of large configurations in bounded memory.
@@ -104,7 +124,8 @@ class ChunkedEvaluator:
         self.model = model
         self.atoms_per_chunk, self.memory_gib = atoms_per_chunk, memory_gib
         self.piece_size = 0
-        self._fitting: dict[Hashable, int] = {}
+        self._measured: dict[Hashable, Memory] = {}
+        self._budget = None if memory_gib is None else memory_gib * 2**30
         self._device = next(model.parameters()).device
 
     def __call__(self, frame: Configuration, *, forces: bool = True, stress: bool = False) -> Prediction:
@@ -115,24 +136,61 @@ class ChunkedEvaluator:
                 memory than a block of a few atoms takes.
         """
         species = species_of([frame], self.model.atomic_numbers)
-        self.piece_size = self.atoms_per_chunk or self._fits(frame, species)
+        self.piece_size = self.atoms_per_chunk or self.fitting(frame)
+        asked = {"forces": forces, "stress": stress, "create_graph": False}
         if len(frame) <= self.piece_size:
-            return self._whole(frame, forces, stress)
-        space, count = Space(frame), len(frame)
-        like = torch.zeros(0, dtype=torch.float64, device=self._device)
-        total = Prediction(like.new_zeros(1), like.new_zeros(count))
-        total.forces = like.new_zeros(count, 3) if forces else None
-        total.stress = like.new_zeros(1, 3, 3) if stress else None
+            neighbors = neighbor_list_for(
+                self._device, frame.positions, frame.cell, frame.pbc, self.model.cutoff
+            )
+            batch = collate([frame], [neighbors], self.model.atomic_numbers).to(self._device)
+            return self.model(batch, **asked)
+        space, total = Space(frame), self._nothing(len(frame), asked)
         for block in space.blocks(self.piece_size):
             piece, atoms = self._piece(space, block, species, frame.cell)
-            part = self.model(piece, forces=forces, stress=stress, create_graph=False)
-            total.energy += part.energy.detach()
-            total.atomic_energies[atoms[: len(block)]] = part.atomic_energies.detach()
-            if total.forces is not None:
-                total.forces.index_add_(0, atoms, part.forces)
-            if total.stress is not None:
-                total.stress += part.stress
+            _add(total, self.model(piece, **asked), atoms, len(block))
         return total
+
+    def of_batch(self, batch: Batch, *, forces: bool = True, stress: bool = False) -> Prediction:
+        """What the model gives for a batch, whose edges are known already. Where that does not fit, its
+        frames go through in groups, and a frame that does not fit in pieces.
+
+        Raises:
+            InputError: less memory than a block of a few atoms takes.
+        """
+        asked = {"forces": forces, "stress": stress, "create_graph": False}
+        if self.atoms_per_chunk is None and batch.num_edges <= _FEW:
+            return self.model(batch, **asked)
+        sizes = batch.atom_ptr.diff().tolist()
+        most = [self.atoms_per_chunk or self.fitting(self._frame(batch, g)) for g in range(len(sizes))]
+        self.piece_size = min(most)
+        parts = []
+        for first, last in _groups(sizes, most, self.atoms_per_chunk or self._together(batch)):
+            some = batch if last - first == len(sizes) else batch.frames(first, last)
+            whole = last - first > 1 or sizes[first] <= most[first]
+            parts.append(self.model(some, **asked) if whole else self._in_pieces(some, most[first], asked))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _in_pieces(self, whole: Batch, most: int, asked: dict[str, bool]) -> Prediction:
+        """Of one frame."""
+        total = self._nothing(whole.num_atoms, asked)
+        for block in Space(self._frame(whole, 0)).blocks(most):
+            piece = piece_of(self.model.reaches, whole, torch.from_numpy(np.sort(block)).to(self._device))
+            _add(total, self.model(piece.batch, **asked), piece.atoms, len(block))
+        return total
+
+    def _nothing(self, atoms: int, asked: dict[str, bool]) -> Prediction:
+        like = torch.zeros(0, dtype=torch.float64, device=self._device)
+        forces = like.new_zeros(atoms, 3) if asked["forces"] else None
+        stress = like.new_zeros(1, 3, 3) if asked["stress"] else None
+        return Prediction(like.new_zeros(1), like.new_zeros(atoms), forces, stress)
+
+    def _frame(self, batch: Batch, number: int) -> Configuration:
+        """Periodic in the directions that have a lattice vector."""
+        first, last = batch.atom_ptr[number : number + 2].tolist()
+        cell = batch.cell[number].cpu().numpy()
+        numbers = np.asarray(self.model.atomic_numbers)[batch.species[first:last].cpu().numpy()]
+        positions = batch.positions[first:last].detach().cpu().numpy()
+        return Configuration(numbers, positions, cell, np.any(cell, axis=1), source="the system")
 
     def _piece(
         self,
@@ -157,39 +215,32 @@ class ChunkedEvaluator:
         )
         return piece.batch, torch.from_numpy(atoms).to(self._device)[piece.atoms]
 
-    def _whole(self, frame: Configuration, forces: bool, stress: bool) -> Prediction:
-        neighbors = neighbor_list_for(self._device, frame.positions, frame.cell, frame.pbc, self.model.cutoff)
-        batch = collate([frame], [neighbors], self.model.atomic_numbers).to(self._device)
-        return self.model(batch, forces=forces, stress=stress, create_graph=False)
-
-    def _fits(self, frame: Configuration, species: np.ndarray) -> int:
-        """``fitting``, kept for frames alike: of one composition, in volumes within about a tenth."""
-        volume = Space(frame).volume(np.arange(len(frame)))
-        like = (tuple(np.bincount(species).tolist()), tuple(frame.pbc.tolist()), round(10 * np.log(volume)))
-        if like not in self._fitting:
-            self._fitting[like] = self.fitting(frame)
-        return self._fitting[like]
-
     def fitting(self, frame: Configuration) -> int:
         """How many atoms of a piece the memory allows; all of the frame's where it fits as a whole.
 
         Raises:
             InputError: as a call.
         """
-        budget = self.memory_gib * 2**30 if self.memory_gib else _SHARE * free_bytes(self._device)
-        memory = self.memory(frame)
-        if memory.of_whole(len(frame)) <= budget:
-            return len(frame)
-        sizes = np.unique(np.geomspace(8, len(frame), 200).astype(int))
-        takes = memory.of_pieces(sizes)
-        fitting = sizes[takes <= budget]
-        if len(fitting) == 0:
-            least = takes[0] / 2**30
-            raise InputError(
-                f"{budget / 2**30:.3g} GiB are too little for a piece of {sizes[0]} atoms of "
-                f"{frame.source or 'the frame'}, which takes {least:.2g} GiB: give more as memory_gib"
-            )
-        return int(fitting[-1])
+        return self._memory_of(frame).fitting(len(frame), self._bytes(), frame.source)
+
+    def _together(self, batch: Batch) -> int:
+        """Atoms of frames like the first that fit side by side."""
+        return int(self._bytes() / self._memory_of(self._frame(batch, 0)).of_whole(1))
+
+    def _bytes(self) -> float:
+        """The budget; what is free is looked up once."""
+        if self._budget is None:
+            self._budget = _SHARE * free_bytes(self._device)
+        return self._budget
+
+    def _memory_of(self, frame: Configuration) -> Memory:
+        """``memory``, measured once for frames alike: of one composition, in volumes within about a tenth."""
+        volume = Space(frame).volume(np.arange(len(frame)))
+        counts = [tuple(part.tolist()) for part in np.unique(frame.numbers, return_counts=True)]
+        like = (*counts, tuple(frame.pbc.tolist()), round(10 * np.log(volume)))
+        if like not in self._measured:
+            self._measured[like] = self.memory(frame)
+        return self._measured[like]
 
     def memory(self, frame: Configuration) -> Memory:
         """What evaluations of the frame take: a block of it is evaluated to see what memory an edge takes.
@@ -204,6 +255,40 @@ class ChunkedEvaluator:
         # Without shells every edge is in every layer, as in a frame that is evaluated as a whole.
         kept = kept_bytes(self.model, replace(batch, shells=None)) / max(1, batch.num_edges)
         return Memory(kept, received, len(block) / space.volume(block), self.model.reaches)
+
+
+def _groups(sizes: Sequence[int], most: Sequence[int], together: int) -> Iterator[tuple[int, int]]:
+    """Ranges (first, last) of frames with no more atoms than go ``together``; one that is larger than
+    ``most`` allows stands alone."""
+    first, atoms = 0, 0
+    for g, size in enumerate(sizes):
+        if g > first and (atoms + size > together or size > most[g] or sizes[g - 1] > most[g - 1]):
+            yield first, g
+            first, atoms = g, 0
+        atoms += size
+    yield first, len(sizes)
+
+
+def _add(total: Prediction, part: Prediction, atoms: Tensor, counted: int) -> None:
+    """Adds what a piece of ``atoms`` gives, of which the first ``counted`` count."""
+    total.energy += part.energy.detach()
+    total.atomic_energies[atoms[:counted]] = part.atomic_energies.detach()
+    if total.forces is not None and part.forces is not None:
+        total.forces.index_add_(0, atoms, part.forces)
+    if total.stress is not None and part.stress is not None:
+        total.stress += part.stress
+
+
+def _joined(parts: Sequence[Prediction]) -> Prediction:
+    """Of frames one after the other."""
+    forces = [p.forces for p in parts if p.forces is not None]
+    stress = [p.stress for p in parts if p.stress is not None]
+    return Prediction(
+        torch.cat([p.energy for p in parts]),
+        torch.cat([p.atomic_energies for p in parts]),
+        torch.cat(forces) if forces else None,
+        torch.cat(stress) if stress else None,
+    )
 
 
 def kept_bytes(model: ForceField, batch: Batch) -> int:

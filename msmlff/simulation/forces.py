@@ -12,6 +12,7 @@ from torch import Tensor
 from msmlff.data.batch import Batch
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
+from msmlff.simulation.chunks import ChunkedEvaluator
 
 
 @dataclass
@@ -68,15 +69,18 @@ class ModelForces:
 
     Args:
         model: it is put into evaluation mode and evaluated where its parameters are. They stay trainable.
+        memory_gib: GiB that an evaluation may take; what takes more goes through in pieces. None: half of
+            what is free.
     """
 
-    def __init__(self, model: ForceField) -> None:
+    def __init__(self, model: ForceField, memory_gib: float | None = None) -> None:
         self.model = model.eval()
+        self._evaluate = ChunkedEvaluator(self.model, memory_gib=memory_gib).of_batch
         self.cutoff, self.atomic_numbers = model.cutoff, model.atomic_numbers
         self.device = next(model.parameters(), torch.zeros(())).device
 
     def __call__(self, batch: Batch, stress: bool) -> Evaluation:
-        prediction = self.model(batch, forces=True, stress=stress, create_graph=False)
+        prediction = self._evaluate(batch, stress=stress)
         if prediction.forces is None:
             raise RuntimeError("the model returned no forces")
         return Evaluation(prediction.energy.detach(), prediction.forces.detach(), prediction.stress)
@@ -87,15 +91,16 @@ class Committee:
 
     Args:
         models: two or more that know the same elements, on one device.
+        memory_gib: as ``ModelForces``; each model in its turn.
 
     Raises:
         InputError: fewer, or models of other elements.
     """
 
-    def __init__(self, models: Sequence[ForceField]) -> None:
+    def __init__(self, models: Sequence[ForceField], memory_gib: float | None = None) -> None:
         if len(models) < 2:
             raise InputError(f"a committee needs two models or more; {len(models)} given")
-        self.members = [ModelForces(model) for model in models]
+        self.members = [ModelForces(model, memory_gib) for model in models]
         self.atomic_numbers = self.members[0].atomic_numbers
         for member in self.members:
             if member.atomic_numbers != self.atomic_numbers:

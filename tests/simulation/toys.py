@@ -18,6 +18,8 @@ from msmlff.simulation.forces import Evaluation
 class Toy(ForceField):
     """Base: one species (hydrogen), a dummy parameter that sets the dtype."""
 
+    hops = 1
+
     def __init__(self, cutoff: float = 2.0, dtype: torch.dtype = torch.float64) -> None:
         super().__init__([1], [0.0], [cutoff])
         self.dummy = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
