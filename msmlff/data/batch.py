@@ -51,6 +51,9 @@ class Batch:
             others are there because those depend on them. None: all count.
         real: what of it is no padding, which comes last (``data.padding``); None: all.
         layout: what models would otherwise read off the batch at each step.
+        exchange: of a domain of a distributed system, whose own atoms count and come first, and whose others
+            are ghosts of those of all domains: brings features [counted, ...] to all atoms [atoms, ...], and
+            their gradients back. Edges are those that the counted atoms receive.
     """
 
     positions: Tensor
@@ -70,6 +73,7 @@ class Batch:
     shells: tuple[int, ...] | None = None
     real: BatchSize | None = None
     layout: Layout | None = None
+    exchange: Callable[[Tensor], Tensor] | None = None
 
     @property
     def size(self) -> BatchSize:

@@ -132,11 +132,7 @@ class ForceField(nn.Module, ABC):
             vectors = self.edge_vectors(batch)
             if derivatives and not vectors.requires_grad:
                 vectors.requires_grad_()
-            interaction = self.interaction_energies(vectors, batch).double()
-            for term in self.pair_terms:
-                interaction = interaction + term(vectors, batch).double()
-            interaction = interaction[:counted]
-            atomic = interaction + self._e0(interaction)[batch.species[:counted]]
+            interaction, atomic = self.energies(vectors, batch)
             prediction = Prediction(segment_sum(atomic, batch.atom_ptr.clamp(max=counted)), atomic)
             if derivatives:
                 with without_gradients("weight"):
@@ -150,6 +146,19 @@ class ForceField(nn.Module, ABC):
             prediction.energy, prediction.atomic_energies = prediction.energy.detach(), atomic.detach()
             prediction.stress = prediction.stress.detach() if prediction.stress is not None else None
         return prediction
+
+    def energies(self, vectors: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Energies of the atoms that count without and with their E0, [counted] eV each, in float64.
+
+        Args:
+            vectors: [edges, 3] Å, model dtype, from sender to receiver.
+            batch: its positions, cells and shifts are not read.
+        """
+        interaction = self.interaction_energies(vectors, batch).double()
+        for term in self.pair_terms:
+            interaction = interaction + term(vectors, batch).double()
+        interaction = interaction[: batch.num_counted]
+        return interaction, interaction + self._e0(interaction)[batch.species[: batch.num_counted]]
 
     def edge_vectors(self, batch: Batch) -> Tensor:
         """[edges, 3] Å, from sender to receiver: formed in float64, then cast to the model's dtype.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,17 +85,21 @@ class MessagePassingModel(ScaledForceField):
         scales: Any = zip(self.scale_cutoffs, self.harmonics, self.radial_bases, strict=True)
         needed = needed_atoms(batch, len(self.layers))
         edges = build_scale_edges(vectors, batch, scales, needed)
+        sizes = list(pairwise(needed))
+        if batch.exchange is not None:  # all layers are alike
+            edges, sizes = edges * len(self.layers), sizes * len(self.layers)
         groups: dict[int, SpeciesGroups] = {}
         table = self.species_table()
         hidden: list[Tensor] = []
-        for i, layer in enumerate(self.layers):
-            atoms = needed[i + 1]
+        for layer, (senders, atoms), of_layer in zip(self.layers, sizes, edges, strict=True):
             if batch.layout is not None:
                 groups[atoms] = batch.layout.groups
             elif atoms not in groups:
                 groups[atoms] = SpeciesGroups.build(batch.species[:atoms], len(self.atomic_numbers))
-            species = batch.species[: needed[i]]
-            hidden.append(layer(hidden[-1] if hidden else None, table, species, groups[atoms], edges[i]))
+            before = hidden[-1] if hidden else None
+            if before is not None and batch.exchange is not None:
+                before = batch.exchange(before)
+            hidden.append(layer(before, table, batch.species[:senders], groups[atoms], of_layer))
         return hidden
 
 
@@ -150,7 +155,12 @@ class MessagePassingLayer(nn.Module):
 
 
 def needed_atoms(batch: Batch, layers: int) -> list[int]:
-    """How many atoms' features are needed before the first layer and after each."""
+    """How many atoms' features are needed before the first layer and after each.
+
+    Where features are exchanged, before any layer and after it: every layer gives the counted atoms theirs.
+    """
+    if batch.exchange is not None:
+        return [batch.num_atoms, batch.num_counted]
     if batch.shells is None:
         return [batch.num_atoms] * (layers + 1)
     return [batch.shells[layers - i] for i in range(layers + 1)]

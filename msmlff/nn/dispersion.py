@@ -91,6 +91,8 @@ class D3(nn.Module):
         switch = self._switch(length)
         near = torch.sigmoid(COUNT_DECAY * (self._ranges(length)[pair] / length - 1.0))
         weights = self._weights(segment_sum(near * switch, rows), batch.species)
+        if batch.exchange is not None:  # ghosts do not have all their neighbours here
+            weights = batch.exchange(weights[: batch.num_counted])
         mixed = torch.einsum("na,nzab->nzb", weights, self._c6(length)[batch.species]).flatten(0, 1)
         c6 = (mixed.index_select(0, receiver * self._species + other) * weights.index_select(0, sender)).sum(
             dim=1
