@@ -210,7 +210,8 @@ def _plain(value: Any) -> str:
 
 
 def _learning_section(run: RunFolder) -> Section:
-    section = Section("learning", "Learning curves", figures=report_figures.learning_curves(run.metrics))
+    curves = report_figures.learning_curves(run.metrics, run.record.get("best_step"))
+    section = Section("learning", "Learning curves", figures=curves)
     if not section.figures:
         section.missing.append("No logged steps (metrics.csv): training had not begun, or logged nothing.")
     elif not any(block.name != "learning-loss" for block in section.figures):

@@ -128,11 +128,12 @@ def chosen_by_group(run: RunFolder, groups: Sequence[str], group_name: str) -> F
 # --- learning curves
 
 
-def learning_curves(metrics: Mapping[str, np.ndarray]) -> list[FigureBlock]:
-    """Training loss with the learning rate, and validation errors, against the optimiser step."""
+def learning_curves(metrics: Mapping[str, np.ndarray], best_step: int | None) -> list[FigureBlock]:
+    """Training loss with the learning rate, and validation errors, against the optimiser step; ``best_step``
+    is that of the weights that were kept."""
     if "step" not in metrics:
         return []
-    best = _best_row(metrics)
+    best = _row_of(metrics, best_step)
     blocks = [_loss_curve(metrics)] if "train/loss" in metrics else []
     units = {"energy": "meV/atom", "force": "meV/Å", "stress": "meV/Å³"}
     for name, unit in units.items():
@@ -161,7 +162,7 @@ def learning_curves(metrics: Mapping[str, np.ndarray]) -> list[FigureBlock]:
                     x=x,
                     y=y,
                     mode="markers",
-                    name="best score",
+                    name="best",
                     marker={"symbol": "star", "size": 13, "color": ORANGE},
                 )
             )
@@ -174,9 +175,12 @@ def learning_curves(metrics: Mapping[str, np.ndarray]) -> list[FigureBlock]:
     return blocks
 
 
-def _best_row(metrics: Mapping[str, np.ndarray]) -> int | None:
-    score = metrics.get("val/score", np.empty(0))
-    return int(np.nanargmin(score)) if np.isfinite(score).any() else None
+def _row_of(metrics: Mapping[str, np.ndarray], step: int | None) -> int | None:
+    """The validation after ``step`` optimiser steps."""
+    score = metrics.get("val/score", np.full(len(metrics["step"]), np.nan))
+    # Rows are numbered from 0, the weights by the steps made.
+    found = np.flatnonzero((metrics["step"] + 1 == step) & np.isfinite(score))
+    return int(found[-1]) if len(found) else None
 
 
 def _curve(metrics: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:

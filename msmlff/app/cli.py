@@ -21,7 +21,7 @@ msmlff COMMAND ...
   simulate     [GROUP=CHOICE ...] [KEY=VALUE ...]   molecular dynamics with a trained model
   evaluate     [KEY=VALUE ...]                      observables of a trajectory, or of a model's simulation
   relax        [KEY=VALUE ...]                      relax structures or crystals; elastic constants, phonons
-  export       RUN [OUT]                            compiled code for C++, or a file for LAMMPS (--format mliap)
+  export       RUN [OUT]                            compiled code for C++, or a file for LAMMPS
   data fetch   cheng2020 FOLDER                     download and convert a published data set
   data card    FILE ...                             what is in a file of frames
   data check   FILE ...                             the checks of the door; forces against an xTB engine

@@ -38,6 +38,7 @@ from msmlff.errors import DivergenceError, InputError, MSMLFFError
 from msmlff.models.backend import choose_backend
 from msmlff.nn.ops import check_backend, set_backend
 from msmlff.simulation import NPT, MolecularDynamics
+from msmlff.simulation.chunks import sample_of
 from msmlff.simulation.files import NO_ROOM, OutputError, write_whole
 from msmlff.simulation.output import THERMO, Output
 from msmlff.simulation.restart import RESTART, Restart, load_restart
@@ -319,7 +320,8 @@ def _backend(config: DictConfig, setup: Setup, earlier: str | None) -> dict[str,
     frame: Configuration = max(setup.starts, key=len)
     found = neighbor_list(frame.positions, frame.cell, frame.pbc, setup.forces.cutoff + setup.spec.skin)
     model = setup.models[0]
-    choice = choose_backend(model, collate([frame], [found], model.atomic_numbers).to(device), training=False)
+    batch = sample_of(model, collate([frame], [found], model.atomic_numbers).to(device))
+    choice = choose_backend(model, batch, training=False)
     return {"backend": choice.name, "backend_ms": choice.milliseconds}
 
 

@@ -46,6 +46,7 @@ class SimulationSpec:
     seed: int
     remove_drift: bool
     skin: float
+    memory_gib: float | None
     picture: bool
     temperature_end: float | list[float] | None = None
     ramp_steps: int | None = None
@@ -69,6 +70,8 @@ class SimulationSpec:
         for key in ("steps", "replicas"):
             if getattr(spec, key) < 1:
                 raise InputError(f"{key}={getattr(spec, key)}: write a whole number >= 1")
+        if spec.memory_gib is not None and not spec.memory_gib > 0:
+            raise InputError(f"memory_gib={spec.memory_gib}: write a positive number of GiB, or null")
         if min(spec.repeat) < 1:
             raise InputError(f"repeat={list(spec.repeat)}: write three whole numbers >= 1, as [2, 2, 2]")
         return spec
@@ -121,7 +124,8 @@ class Setup:
 
     @property
     def forces(self) -> ModelForces | Committee:
-        return ModelForces(self.models[0]) if len(self.models) == 1 else Committee(self.models)
+        gib = self.spec.memory_gib
+        return ModelForces(self.models[0], gib) if len(self.models) == 1 else Committee(self.models, gib)
 
 
 def prepare_simulation(config: DictConfig, starts: list[Configuration] | None = None) -> Setup:

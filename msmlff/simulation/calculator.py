@@ -26,7 +26,7 @@ from msmlff.models.backend import choose_backend
 from msmlff.models.base import ForceField, Prediction
 from msmlff.models.files import load_model
 from msmlff.nn.ops import check_backend, use_backend
-from msmlff.simulation.chunks import ChunkedEvaluator
+from msmlff.simulation.chunks import ChunkedEvaluator, sample_of
 from msmlff.simulation.skin_edges import SkinEdges
 
 #: Å; atoms closer than this lie on each other, and no model means anything by that.
@@ -187,7 +187,9 @@ class MSMLFFCalculator(Calculator):
         if self.backend != "auto":
             return nullcontext() if self.backend is None else use_backend(self.backend)
         if not self.fastest or batch.num_edges > _MUCH_LARGER * self._measured_edges:
-            self.fastest = choose_backend(self.models[0], batch, training=False).name
+            self.fastest = choose_backend(
+                self.models[0], sample_of(self.models[0], batch), training=False
+            ).name
             self._measured_edges = max(1, batch.num_edges)
         return use_backend(self.fastest)
 
