@@ -18,20 +18,20 @@ train() { # POOL NAME STEPS, then overrides
 }
 
 # mace-torch's own hyperparameters (our MACE has its numbers) and two scales; NequIP the same way
-study() { # POOL STEPS CUTOFF SHORT LONG CHANNELS, then overrides of the pool
-    local pool=$1 steps=$2 cutoff=$3 short=$4 long=$5 channels=$6
-    shift 6
+study() { # POOL STEPS CUTOFF BEYOND SHORT LONG CHANNELS, then overrides of the pool
+    local pool=$1 steps=$2 cutoff=$3 beyond=$4 short=$5 long=$6 channels=$7
+    shift 7
     train "$pool" mace "$steps" model=mace "model.cutoff=$cutoff" model.l_max=3 model.hidden_l_max=1 \
         model.channels=128 "model.radial_mlp=[64,64,64]" "$@"
     train "$pool" msmace "$steps" model=msmace "model.channels=$channels" model.hidden_l_max=1 \
         "model.scales=[{cutoff: $short, channels: $channels, l_max: 3, radial_mlp: [64, 64, 64]}, {cutoff: $long, channels: 16, l_max: 1, radial_mlp: [16, 8]}]" "$@"
     train "$pool" nequip "$steps" model=nequip "model.cutoff=$cutoff" model.l_max=2 model.channels=32 model.layers=4 "$@"
-    train "$pool" msnequip "$steps" model=msnequip model.channels=32 model.hidden_l_max=2 model.layers=3 \
-        "model.scales=[{cutoff: $short, channels: 32, l_max: 2, radial_mlp: [16, 16, 8]}, {cutoff: $long, channels: 8, l_max: 1, radial_mlp: [16, 8]}]" "$@"
+    train "$pool" msnequip "$steps" model=msnequip model.channels=32 model.hidden_l_max=2 model.layers=4 \
+        "model.scales=[{cutoff: $cutoff, channels: 32, l_max: 2, radial_mlp: [64, 64]}, {cutoff: $beyond, channels: 8, l_max: 1, radial_mlp: [16, 8]}]" "$@"
 }
 
-[ -n "${ONLY_TIMES:-}" ] || study organics 1000 5.0 5.0 6.0 128 pool=organics pool.path="$data/organics_gfn2xtb"
-[ -n "${ONLY_TIMES:-}" ] || study dense_hydrogen_pbe 500 3.5 3.0 4.0 64 pool=dense_hydrogen_pbe pool.path="$data/dense_hydrogen_pbe"
+[ -n "${ONLY_TIMES:-}" ] || study organics 1000 5.0 6.0 5.0 6.0 128 pool=organics pool.path="$data/organics_gfn2xtb"
+[ -n "${ONLY_TIMES:-}" ] || study dense_hydrogen_pbe 500 3.5 4.5 3.0 4.0 64 pool=dense_hydrogen_pbe pool.path="$data/dense_hydrogen_pbe"
 
 times() { # POOL CUTOFF FRAMES
     local common=(--system "$3" --cutoff "$2" --rounds "${ROUNDS:-3}" --out "$out/$1")

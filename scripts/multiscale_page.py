@@ -120,8 +120,9 @@ def picture(models: Sequence[Model], path: Path) -> None:
                 label=f"{kind} scale{'s' if kind == 'two' else ''}",
             )
             for m, (v, _) in zip(own, y, strict=True):
+                number = str(ranked(models, pool).index(m) + 1)
                 axes.annotate(
-                    m.label, (m.milliseconds, v), fontsize=6, xytext=(4, 3), textcoords="offset points"
+                    number, (m.milliseconds, v), fontsize=7, xytext=(5, 3), textcoords="offset points"
                 )
         axes.set(title=pool, xlabel="CPU ms a frame, energy and forces", ylabel="test force RMSE, meV/Å")
         axes.legend(frameon=False)
@@ -129,17 +130,22 @@ def picture(models: Sequence[Model], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def ranked(models: Sequence[Model], pool: str) -> list[Model]:
+    """Those of a pool, the least force error first."""
+    return sorted((m for m in models if m.pool == pool), key=lambda m: m.figure("force_rmse")[0])
+
+
 def table(models: Sequence[Model]) -> list[str]:
-    """Markdown rows of one pool, the least force error first."""
-    headings = ["scales", "forces meV/Å", "energy meV/atom", "ms a frame"]
+    """Markdown rows of one pool, numbered as in the picture."""
+    headings = ["no.", "scales", "forces meV/Å", "energy meV/atom", "ms a frame"]
     headings += ["long scale's share of energies, forces", "seeds"]
-    lines = [f"| {' | '.join(headings)} |", "| --- | --- | --- | --- | --- | --- |"]
-    for m in sorted(models, key=lambda m: m.figure("force_rmse")[0]):
+    lines = [f"| {' | '.join(headings)} |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    for number, m in enumerate(models, 1):
         force, energy = m.figure("force_rmse"), m.figure("energy_rmse")
         long = (m.share(1, "energy"), m.share(1, "forces")) if m.name.startswith("two") else (None, None)
         share = "–" if None in long else f"{100 * long[0]:.0f} %, {100 * long[1]:.0f} %"
         lines.append(
-            f"| {m.label} | {force[0]:.1f} ± {force[1]:.1f} | {energy[0]:.2f} ± {energy[1]:.2f} "
+            f"| {number} | {m.label} | {force[0]:.1f} ± {force[1]:.1f} | {energy[0]:.2f} ± {energy[1]:.2f} "
             f"| {m.milliseconds:.1f} | {share} | {len(m.errors)} |"
         )
     return lines
@@ -163,12 +169,13 @@ def main() -> None:
         "MS-MACE with 16 channels, correlation 3 and two layers, trained on 200 frames chosen by d_optimal "
         f"for {', '.join(map(str, steps))} steps (`scripts/multiscale_study.sh`); test errors, mean over "
         "seeds ± standard error. The short scale has 16 channels and l ≤ 2. Times are CPU milliseconds of "
-        "one thread. A scale's share is what changes in the predictions when it sends no messages.",
+        "one thread. A scale's share is what changes in the predictions when it sends no messages, beside "
+        "the predictions themselves. Numbers in the picture are those of the tables.",
         "",
         "![force error against time](pictures/multiscale.png)",
     ]
     for pool in sorted({m.pool for m in models}):
-        lines += ["", f"## {pool}", "", *table([m for m in models if m.pool == pool])]
+        lines += ["", f"## {pool}", "", *table(ranked(models, pool))]
     (arguments.docs / "multiscale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ _COLOURS = (
     "#1B6CA8", "#2B9348", "#8E5EA2", "#B08900", "#00838F",
     "#C2185B", "#5D4037", "#546E7A", "#6A994E", "#4361EE",
 )  # fmt: skip
+
+
+def warm_up() -> None:
+    """Draw letters and points once, so that fonts are found and read before a map is drawn."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(1.0, 1.0), dpi=150)
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.2, 0.2, 0.6, 0.6))
+        axes.set_title("0", fontsize=10.5)
+        axes.scatter([0.0], [0.0], label="chosen")
+        axes.legend(fontsize=8.5)
+        figure.savefig(BytesIO(), format="png")
 
 
 def save_map(chart: PoolMap, path: Path, title: str, group_name: str = "group") -> None:

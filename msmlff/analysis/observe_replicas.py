@@ -27,7 +27,7 @@ def observe_replicas(
     blocks what they do not share. A curve has the standard error over the trajectories where there are two
     or more; curves on different points are compared where all are known. What a trajectory does not allow is
     averaged over the others, with a note; so is, but for stability, all of a trajectory that ended before
-    half of the longest one's frames.
+    half of the longest one's time.
 
     Args:
         subjects: one or more, by the words that notes call them.
@@ -44,8 +44,8 @@ def observe_replicas(
     if len(subjects) == 1:
         return observe(next(iter(subjects.values())), names)
     _check_alike(subjects)
-    subjects = _with_common_choices(subjects, names)
-    early = _early(subjects)
+    early = ended_early(subjects)
+    subjects = _with_common_choices(subjects, names, early)
     each = {label: _observed(s, names, early.get(label)) for label, s in subjects.items()}
     found, missing = {}, {}
     for name in OBSERVABLES if names is None else names:
@@ -78,26 +78,33 @@ def _check_alike(subjects: Mapping[str, Subject]) -> None:
             )
 
 
-def _with_common_choices(subjects: Mapping[str, Subject], names: Sequence[str] | None) -> dict[str, Subject]:
-    """The reach of g and the ends of first shells are those of all together."""
-    radii = []
-    for subject in subjects.values():
+def _with_common_choices(
+    subjects: Mapping[str, Subject], names: Sequence[str] | None, early: Mapping[str, str]
+) -> dict[str, Subject]:
+    """The reach of g and the ends of first shells are those of all together that did not end early."""
+    radii, deciding = [], [label for label in subjects if label not in early]
+    for label in deciding:
         try:
-            radii.append(radius_of(subject, "rdf"))
+            radii.append(radius_of(subjects[label], "rdf"))
         except InputError:
             return dict(subjects)
     common = {label: replace(s, radius=min(radii)) for label, s in subjects.items()}
     if next(iter(subjects.values())).settings.cutoff or (names is not None and "coordination" not in names):
         return common
-    shells = first_shells(list(common.values()))
+    shells = first_shells([common[label] for label in deciding])
     return {label: replace(s, shells=shells) for label, s in common.items()}
 
 
-def _early(subjects: Mapping[str, Subject]) -> dict[str, str]:
-    """What is to be said of those that ended before half of the longest one's frames."""
-    frames = {label: len(subject.trajectory) for label, subject in subjects.items()}
-    most = max(frames.values())
-    return {label: f"it ended after {n} of {most} frames" for label, n in frames.items() if 2 * n < most}
+def ended_early(subjects: Mapping[str, Subject]) -> dict[str, str]:
+    """What is to be said of those that ended before half of the longest one's time, or of its frames where
+    the time between them is not known."""
+    lengths, unit = {label: float(len(s.trajectory)) for label, s in subjects.items()}, "frames"
+    intervals = [s.trajectory.interval_fs for s in subjects.values()]
+    if all(intervals):
+        spans = zip(lengths.items(), intervals, strict=True)
+        lengths, unit = {label: n * float(dt or 0.0) for (label, n), dt in spans}, "fs"
+    most = max(lengths.values())
+    return {label: f"it ended after {n:g} of {most:g} {unit}" for label, n in lengths.items() if 2 * n < most}
 
 
 def _observed(

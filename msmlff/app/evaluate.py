@@ -26,7 +26,7 @@ from msmlff.analysis.observables_page import (
     write_observables_page,
 )
 from msmlff.analysis.observe import check_names, observe
-from msmlff.analysis.observe_replicas import mean_errors, observe_replicas, volume_notes
+from msmlff.analysis.observe_replicas import ended_early, mean_errors, observe_replicas, volume_notes
 from msmlff.analysis.observed import Observed, ObserveSettings, Subject
 from msmlff.analysis.tables import figure as number
 from msmlff.analysis.trajectory import Trajectory
@@ -274,7 +274,9 @@ def _evaluated(
             with suppress(InputError):  # the reference may hold less than the trajectory
                 theirs |= observe(other, [name])[0]
         try:
-            errors = mean_errors([trajectory_errors(reference, s.trajectory) for s in subjects.values()])
+            early = ended_early(subjects)
+            late = [s.trajectory for name, s in subjects.items() if name not in early]
+            errors = mean_errors([trajectory_errors(reference, one) for one in late])
         except InputError as error:
             missing["errors against the reference"] = str(error)
     of = f" of {label}" if len(subjects) > 1 else ""

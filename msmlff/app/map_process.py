@@ -39,9 +39,10 @@ def draw(process: Process, chart: Path, picture: Path, title: str, groups: str) 
 
 def main() -> None:
     """Draw what comes on standard input, if anything does."""
-    from msmlff.analysis.map_figure import save_map  # matplotlib
+    from msmlff.analysis.map_figure import save_map, warm_up  # matplotlib
     from msmlff.distill.pool_map import PoolMap
 
+    warm_up()  # while there is nothing to do
     line = sys.stdin.read()
     if line:
         order = json.loads(line)

@@ -46,10 +46,10 @@ class SimulationSpec:
     seed: int
     remove_drift: bool
     skin: float
-    memory_gib: float | None
     picture: bool
     temperature_end: float | list[float] | None = None
     ramp_steps: int | None = None
+    memory_gib: float | None = None
 
     @classmethod
     def of(cls, config: DictConfig) -> SimulationSpec:

@@ -103,7 +103,8 @@ class KernelState:
             if not len(open_):
                 return bound
             part = rows[open_]
-            self._count(part, until[open_] - (bound[open_] - self.sums[part]))
+            limit = until[open_] - (bound[open_] - self.sums[part])
+            self._count(part, np.maximum(limit, self.sums[part]))  # rounding must not end the counting
 
     def _bound(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums, with what is known of environments that are not counted yet; and which are not complete."""

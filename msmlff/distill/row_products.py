@@ -99,6 +99,8 @@ class GrowingSums:
         """Count others in ``sums`` [n] float64 of rows [n, d], of the kind of the others: from number
         ``counted`` [n] int64 to ``until`` [n] int64 (None: all), some at a time, while a sum does not exceed
         ``enough`` [n]. Sums and counted change in place."""
+        assert rows.dtype == self._data.dtype
+        assert rows.shape[1] == self._data.shape[1]
         until = np.full(len(rows), self.count) if until is None else np.ascontiguousarray(until)
         if not self._width:
             self._count_by_numpy(rows, sums, counted, enough, until)
@@ -160,6 +162,8 @@ def _call(
     ends: np.ndarray,
     *results: np.ndarray | None,
 ) -> None:
+    assert rows.dtype == others.dtype
+    assert rows.shape[1] == others.shape[1]
     rows, others = np.ascontiguousarray(rows), np.ascontiguousarray(others)
     ends = np.ascontiguousarray(ends, dtype=np.int64)
     n, d, runs = (ctypes.c_int64(number) for number in (*rows.shape, len(ends) - 1))

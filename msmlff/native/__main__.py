@@ -11,7 +11,7 @@ def main() -> int:
     """Returns the exit code."""
     try:
         flags = build()
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{', '.join(map(str, LIBRARIES.values()))} ({' '.join(flags)})")

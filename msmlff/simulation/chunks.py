@@ -34,6 +34,8 @@ _PROBE = 500
 _PEAK, _EDGE = 1.5, 200
 #: Edges of a batch that is never divided.
 _FEW = 50_000
+#: Atoms of a piece at the least, where no memory is given.
+_LEAST = 64
 #: Edges that are enough for a measurement.
 _ENOUGH = 500_000
 #: Of the free memory, what is taken where nothing is said.
@@ -59,9 +61,14 @@ class Memory:
     density: float
     reaches: Sequence[tuple[int, float]]
 
+    @property
+    def of_edge(self) -> float:
+        """For an edge, in one piece."""
+        return _EDGE + _PEAK * self.kept
+
     def of_whole(self, atoms: int) -> float:
         """In one piece."""
-        return (_EDGE + _PEAK * self.kept) * self.received * atoms
+        return self.of_edge * self.received * atoms
 
     def of_pieces(self, sizes: np.ndarray) -> np.ndarray:
         """Of pieces of ``sizes`` atoms and what surrounds them: in each layer fewer atoms receive."""
@@ -76,23 +83,26 @@ class Memory:
         stored = receiving(max((hops - 1) * cutoff for hops, cutoff in self.reaches))
         return self.received * (_EDGE * stored + _PEAK * self.kept * np.max(layers, axis=0))
 
-    def fitting(self, atoms: int, budget: float, name: str) -> int:
+    def fitting(self, atoms: int, budget: float, least: int) -> int:
         """Atoms of a piece that ``budget`` bytes allow; all where the whole fits.
 
+        Args:
+            least: so many are taken in any case; 0: none.
+
         Raises:
-            InputError: they do not allow a few.
+            InputError: the budget does not allow a few.
         """
         if self.of_whole(atoms) <= budget:
             return atoms
         sizes = np.unique(np.geomspace(8, atoms, 200).astype(int))
         takes = self.of_pieces(sizes)
         fitting = sizes[takes <= budget]
-        if len(fitting) == 0:
+        if len(fitting) == 0 and least == 0:
             raise InputError(
-                f"{budget / 2**30:.3g} GiB are too little for a piece of {sizes[0]} atoms of "
-                f"{name or 'the frame'}, which takes {takes[0] / 2**30:.2g} GiB: give more as memory_gib"
+                f"memory_gib={budget / 2**30:.3g} is too little for a piece of {sizes[0]} atoms of these, "
+                f"which takes {takes[0] / 2**30:.2g} GiB: write more"
             )
-        return int(fitting[-1])
+        return max(int(fitting.max(initial=0)), min(least, atoms))
 
 
 class ChunkedEvaluator:
@@ -162,23 +172,43 @@ class ChunkedEvaluator:
         asked = {"forces": forces, "stress": stress, "create_graph": False}
         if self.atoms_per_chunk is None and batch.num_edges <= _FEW:
             return self.model(batch, **asked)
-        sizes = batch.atom_ptr.diff().tolist()
-        most = [self.atoms_per_chunk or self.fitting(self._frame(batch, g)) for g in range(len(sizes))]
-        self.piece_size = min(most)
+        if self.atoms_per_chunk is None:
+            per_edge, room = self._along(batch).of_edge, self._bytes()
+            costs = [per_edge * edges for edges in batch.row_ptr[batch.atom_ptr].diff().tolist()]
+        else:
+            costs, room = batch.atom_ptr.diff().tolist(), self.atoms_per_chunk
         parts = []
-        for first, last in _groups(sizes, most, self.atoms_per_chunk or self._together(batch)):
-            some = batch if last - first == len(sizes) else batch.frames(first, last)
-            whole = last - first > 1 or sizes[first] <= most[first]
-            parts.append(self.model(some, **asked) if whole else self._in_pieces(some, most[first], asked))
+        for first, last in _groups(costs, room):
+            some = batch if last - first == len(costs) else batch.frames(first, last)
+            whole = last - first > 1 or costs[first] <= room
+            parts.append(self.model(some, **asked) if whole else self._in_pieces(some, asked))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _in_pieces(self, whole: Batch, most: int, asked: dict[str, bool]) -> Prediction:
+    def _in_pieces(self, whole: Batch, asked: dict[str, bool]) -> Prediction:
         """Of one frame."""
+        most = self.atoms_per_chunk
+        self.piece_size = most or self._along(whole).fitting(whole.num_atoms, self._bytes(), self._least)
         total = self._nothing(whole.num_atoms, asked)
-        for block in Space(self._frame(whole, 0)).blocks(most):
+        for block in Space(self._frame(whole, 0)).blocks(self.piece_size):
             piece = piece_of(self.model.reaches, whole, torch.from_numpy(np.sort(block)).to(self._device))
             _add(total, self.model(piece.batch, **asked), piece.atoms, len(block))
         return total
+
+    def _along(self, batch: Batch) -> Memory:
+        """What evaluations take of the frame of a batch that has the most edges; measured once for frames
+        with about as many neighbours."""
+        edges = batch.row_ptr[batch.atom_ptr].diff()
+        number = int(edges.argmax())
+        received = float(edges[number] / batch.atom_ptr.diff()[number])
+        like = ("along", round(4 * np.log2(received)))
+        if like not in self._measured:
+            whole = batch.frames(number, number + 1)
+            space = Space(self._frame(whole, 0))
+            block = next(space.blocks(_PROBE))
+            part = torch.from_numpy(np.sort(block)).to(self._device)
+            piece = piece_of([(2, self.model.cutoff)], whole, part).batch
+            self._measured[like] = self._memory_of_piece(piece, len(block) / space.volume(block))
+        return self._measured[like]
 
     def _nothing(self, atoms: int, asked: dict[str, bool]) -> Prediction:
         like = torch.zeros(0, dtype=torch.float64, device=self._device)
@@ -187,12 +217,13 @@ class ChunkedEvaluator:
         return Prediction(like.new_zeros(1), like.new_zeros(atoms), forces, stress)
 
     def _frame(self, batch: Batch, number: int) -> Configuration:
-        """Periodic in the directions that have a lattice vector."""
+        """Periodic in the directions that edges go round."""
         first, last = batch.atom_ptr[number : number + 2].tolist()
-        cell = batch.cell[number].cpu().numpy()
+        edges = slice(int(batch.row_ptr[first]), int(batch.row_ptr[last]))
+        periodic = (batch.shift[edges] != 0).any(dim=0).cpu().numpy()
         numbers = np.asarray(self.model.atomic_numbers)[batch.species[first:last].cpu().numpy()]
         positions = batch.positions[first:last].detach().cpu().numpy()
-        return Configuration(numbers, positions, cell, np.any(cell, axis=1), source="the system")
+        return Configuration(numbers, positions, batch.cell[number].cpu().numpy(), periodic)
 
     def _piece(
         self,
@@ -223,11 +254,12 @@ class ChunkedEvaluator:
         Raises:
             InputError: as a call.
         """
-        return self._memory_of(frame).fitting(len(frame), self._bytes(), frame.source)
+        return self._memory_of(frame).fitting(len(frame), self._bytes(), self._least)
 
-    def _together(self, batch: Batch) -> int:
-        """Atoms of frames like the first that fit side by side."""
-        return int(self._bytes() / self._memory_of(self._frame(batch, 0)).of_whole(1))
+    @property
+    def _least(self) -> int:
+        """Atoms of a piece that are taken at the least; 0: too little memory is an error."""
+        return 0 if self.memory_gib else _LEAST
 
     def _bytes(self) -> float:
         """The budget; what is free is looked up once."""
@@ -253,10 +285,13 @@ class ChunkedEvaluator:
         species, space = species_of([frame], self.model.atomic_numbers), Space(frame)
         block = next(space.blocks(_PROBE))
         batch, _ = self._piece(space, block, species, frame.cell, probe=True)
+        return self._memory_of_piece(batch, len(block) / space.volume(block))
+
+    def _memory_of_piece(self, batch: Batch, density: float) -> Memory:
         received = int(batch.row_ptr[batch.num_counted]) / batch.num_counted
         # Without shells every edge is in every layer, as in a frame that is evaluated as a whole.
         kept = kept_bytes(self.model, replace(batch, shells=None)) / max(1, batch.num_edges)
-        return Memory(kept, received, len(block) / space.volume(block), self.model.reaches)
+        return Memory(kept, received, density, self.model.reaches)
 
 
 def sample_of(model: ForceField, batch: Batch) -> Batch:
@@ -269,16 +304,15 @@ def sample_of(model: ForceField, batch: Batch) -> Batch:
     return piece_of(model.reaches, first, block).batch
 
 
-def _groups(sizes: Sequence[int], most: Sequence[int], together: int) -> Iterator[tuple[int, int]]:
-    """Ranges (first, last) of frames with no more atoms than go ``together``; one that is larger than
-    ``most`` allows stands alone."""
-    first, atoms = 0, 0
-    for g, size in enumerate(sizes):
-        if g > first and (atoms + size > together or size > most[g] or sizes[g - 1] > most[g - 1]):
+def _groups(costs: Sequence[float], room: float) -> Iterator[tuple[int, int]]:
+    """Ranges (first, last) of frames that cost no more than there is room, or of one that costs more."""
+    first, total = 0, 0.0
+    for g, cost in enumerate(costs):
+        if g > first and total + cost > room:
             yield first, g
-            first, atoms = g, 0
-        atoms += size
-    yield first, len(sizes)
+            first, total = g, 0.0
+        total += cost
+    yield first, len(costs)
 
 
 def _add(total: Prediction, part: Prediction, atoms: Tensor, counted: int) -> None:
@@ -320,7 +354,8 @@ def kept_bytes(model: ForceField, batch: Batch) -> int:
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on a device; on the CPU also what a control group leaves to this process."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     meminfo = Path("/proc/meminfo")
     found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.is_file() else None
     free = int(found.group(1)) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

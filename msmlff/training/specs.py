@@ -118,6 +118,13 @@ class TrainingSpec:
                 f"training.monitor={self.monitor} needs that metric: write training.stability.every=1, or "
                 "another number of validations"
             )
+        if self.monitor.removeprefix("val/") in STABILITY and self.early_stopping is not None:
+            assert self.stability.every is not None
+            if self.stability.every > self.early_stopping:
+                raise InputError(
+                    f"training.early_stopping={self.early_stopping} may end the training before the first "
+                    f"check of training.stability.every={self.stability.every}: write no larger number there"
+                )
 
     @property
     def validate_every(self) -> int:

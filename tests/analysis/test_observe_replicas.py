@@ -93,7 +93,7 @@ def test_replicas_of_different_length() -> None:
     found, missing = observe_replicas(several)
     assert {"rdf", "msd", "vdos", "stability", "coordination"} <= set(found)
     assert set(missing) <= set(OBSERVABLES)
-    assert "Without replica 2: it ended after 4 of 64 frames" in found["msd"].notes
+    assert "Without replica 2: it ended after 8 of 128 fs" in found["msd"].notes
     assert found["temperature"].curves["kinetic"].curve.x[-1] == 98.0
     alone = observe_replicas(subjects(gas(0), gas(1, frames=50)))[0]
     assert found["temperature"].quantities == alone["temperature"].quantities

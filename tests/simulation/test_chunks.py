@@ -14,6 +14,7 @@ import torch
 from ase.build import bulk
 from systems import ethanol, make_batch
 
+from msmlff.data.batch import Batch
 from msmlff.data.collate import collate, species_of
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
@@ -158,6 +159,45 @@ def test_pieces_of_a_batch_add_up_to_it(name: str) -> None:
         evaluator = ChunkedEvaluator(model, atoms_per_chunk=most)
         same(evaluator.of_batch(batch, stress=True), expected)
         assert evaluator.of_batch(batch, forces=False).forces is None
+
+
+def test_lattice_vectors_of_directions_that_are_not_periodic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They say nothing about the atoms' density, and may span no volume."""
+    monkeypatch.setattr(chunks, "_FEW", 50)
+    model, free = make("msmace"), periodic_along()
+    expected = whole(model, free)
+    for cell in (np.diag([1.0, 1.0, 1.0]), np.array([[3.0, 0, 0], [3.0, 0, 0], [0, 0, 0]])):
+        batch = make_batch(model, free)
+        evaluator = ChunkedEvaluator(model, memory_gib=0.9 * chunks.kept_bytes(model, batch) / 2**30)
+        batch.cell[:] = torch.from_numpy(cell)
+        predicted = evaluator.of_batch(batch)
+        assert 8 < evaluator.piece_size < len(free)
+        torch.testing.assert_close(predicted.forces, expected.forces, rtol=0, atol=1e-10)
+        assert evaluator._along(batch).received < 100
+
+
+def test_a_thin_frame_says_nothing_about_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_FEW", 50)
+    model, kept = make("msmace"), []
+    alone = Configuration(np.array([1, 1]), np.diag([0.0, 9.0, 0.0])[:2])
+    frames = [alone, *[liquid(100)] * 6]
+    batch = collate(
+        frames, [neighbor_list(f.positions, f.cell, f.pbc, 3.0) for f in frames], model.atomic_numbers
+    )
+    expected = model(batch, stress=True)
+    one = chunks.kept_bytes(model, make_batch(model, liquid(100)))
+    forward = model.forward
+
+    def watched(part: Batch, **keys: Any) -> Prediction:
+        kept.append(part.num_frames)
+        return forward(part, **keys)
+
+    evaluator = ChunkedEvaluator(model, memory_gib=4 * one / 2**30)
+    evaluator._along(batch)
+    monkeypatch.setattr(model, "forward", watched)
+    same(evaluator.of_batch(batch, stress=True), expected)
+    assert 1 < len(kept) <= 7
+    assert max(kept) <= 4  # with the thin one
 
 
 def test_frames_go_together_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +377,7 @@ def test_pieces_become_smaller_with_the_memory() -> None:
         same(evaluator(frame, stress=True), whole(model, frame))
         sizes.append(evaluator.piece_size)
     assert 360 > sizes[0] > sizes[1] > 8
-    with pytest.raises(InputError, match="are too little for a piece of 8 atoms of the frame"):
+    with pytest.raises(InputError, match="is too little for a piece of 8 atoms"):
         ChunkedEvaluator(model, memory_gib=1e-6)(frame)
 
 
