@@ -3,7 +3,7 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +22,9 @@ from msmlff.distill.space import Space
 
 MOST_ENTRIES = 1 << 27  # of the table frames x targets: 512 MiB in float32
 KEPT = 1 << 26  # coordinates of the pool's environments that are kept (256 MiB in float32), else read again
+SAMPLE = 4000  # environments that decide the leading axes
+REST = 0.02  # mean square of what lies along the others, in bandwidths
+FEW = 4  # rows counted exactly at a time
 WEAK = 1e-25  # sums below it may still grow by what float32 cannot hold
 
 
@@ -33,13 +36,19 @@ class KernelState:
     are asked for. Where the exponents are right to 1e-3 in float32, they are computed in it; sums are in
     float64.
 
+    Where bounds from below will do, they are taken in few coordinates: |x - y|² is at most what the leading
+    principal axes give plus 2 |x'|² + 2 |y'|², x' and y' being what lies along the others; these norms cost
+    nothing.
+
     Attributes:
         num_atoms: [frames].
         added: frames chosen so far.
         sums: [atoms] float64.
     """
 
-    def __init__(self, features: Features, space: Space, bandwidth: float) -> None:
+    def __init__(self, features: Features, space: Space, bandwidth: float, bounds: bool = False) -> None:
+        """bounds: ``sums`` need only be bounds from below that are near to most sums; ``exact_least`` is
+        exact all the same."""
         self.num_atoms, self.added = features.num_atoms, 0
         self.sums = np.zeros(len(features.rows))
         self._features, self._space, self._h = features, space, bandwidth
@@ -59,7 +68,10 @@ class KernelState:
         # Rows far from the centre: float32 is too coarse for their distances to what is near them. Its error
         # with rows that only the other side has so far out does not matter: their kernel is 0.
         self._far = np.concatenate([self._is_far(i, j) for i, j in features.blocks()])
-        self._chosen = [_Chosen(self._means.shape[1] + 2) for _ in self._elements]
+        self._axes = self._leading_axes() if bounds else None
+        width = self._means.shape[1]
+        leading = width if self._axes is None else self._axes.shape[1]
+        self._chosen = [_Chosen(leading + 2, width + 2) for _ in self._elements]
 
     def _is_far(self, start: int, stop: int) -> np.ndarray:
         points = self._scaled(np.arange(self._features.offsets[start], self._features.offsets[stop]))
@@ -71,7 +83,8 @@ class KernelState:
         inside = np.arange(self._features.offsets[frame], self._features.offsets[frame + 1])
         rows, element = self._scaled(inside), self._element[inside]
         for e, chosen in enumerate(self._chosen):
-            chosen.add(rows[element == e])
+            mine = rows[element == e]
+            chosen.add(self._near(mine, right), right(mine))
         unlike = ((self._means - self._means[frame]) ** 2).sum(axis=1)
         self._like[unlike < self._unlike] = self.added
         self._unlike = np.minimum(unlike, self._unlike)
@@ -81,7 +94,7 @@ class KernelState:
             for start, stop in self._features.blocks():
                 block = np.arange(self._features.offsets[start], self._features.offsets[stop])
                 if self.sums.size * rows.shape[1] <= KEPT:
-                    kept.append(left(self._scaled(block).astype(np.float32)))
+                    kept.append(self._near(self._scaled(block), left))
                 self._count(block)
             self._kept = np.concatenate(kept) if kept else None
 
@@ -118,21 +131,47 @@ class KernelState:
         return np.array([chosen.near.count for chosen in self._chosen])
 
     def exact_least(self, frame: int, margin: float) -> float:
-        """The least sum of ``frame`` in float64 throughout; sums of the state are right to the share
-        ``margin``."""
+        """The least sum of ``frame`` in float64 throughout; no sum of the state exceeds its own by more than
+        the share ``margin``."""
         rows = np.arange(self._features.offsets[frame], self._features.offsets[frame + 1])
         bound, _ = self._bound(rows)
-        rows = rows[bound <= bound.min() * (1 + 2 * margin)]
-        for part, chosen in self._by(self._element[rows], rows):
-            sums, counted = self._exact[part], self._exact_counted[part]
-            chosen.exact.count_until(left(self._scaled(part)), sums, counted, np.full(len(part), np.inf))
-            self._exact[part], self._exact_counted[part] = sums, counted
-        return float(self._exact[rows].min())
+        order, least = np.argsort(bound), np.inf
+        for start in range(0, len(rows), FEW):
+            some = order[start : start + FEW]
+            if bound[some[0]] * (1 - 2 * margin) > least:
+                break
+            for part, chosen in self._by(self._element[rows[some]], rows[some]):
+                sums, counted = self._exact[part], self._exact_counted[part]
+                chosen.exact.count_until(left(self._scaled(part)), sums, counted, np.full(len(part), np.inf))
+                self._exact[part], self._exact_counted[part] = sums, counted
+            least = min(least, float(self._exact[rows[some]].min()))
+        return least
 
     def _by(self, element: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, _Chosen]]:
         """(those of ``rows`` [m] of an element, its chosen environments), element by element."""
         for e in np.unique(element).tolist():
             yield rows[element == e], self._chosen[e]
+
+    def _leading_axes(self) -> np.ndarray | None:
+        """[coordinates, leading] beyond which environments have little; None where that saves little."""
+        n = len(self._features.rows)
+        some = np.sort(np.random.default_rng(0).choice(n, size=min(n, SAMPLE), replace=False))
+        points = self._scaled(some)
+        squares, axes = np.linalg.eigh(points.T @ points / len(points))
+        beyond = np.append(np.cumsum(np.maximum(squares, 0.0))[::-1], 0.0)
+        leading = max(1, int(np.flatnonzero(beyond <= REST)[0]))
+        return axes[:, ::-1][:, :leading] if leading <= 0.75 * len(axes) else None
+
+    def _near(self, points: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """[m, leading + 2] float32 rows of ``left`` or ``right`` whose products are bounds from below."""
+        if self._axes is None:
+            return side(points.astype(np.float32))
+        leading = points @ self._axes
+        rest = np.einsum("ij,ij->i", points, points) - np.einsum("ij,ij->i", leading, leading)
+        rows = side(leading.astype(np.float32))
+        half = -2 if side is left else -1  # the column of the squared length
+        rows[:, half] -= np.maximum(rest, 0.0)
+        return rows
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:
         coordinates: np.ndarray = self._space(self._features.rows[rows]) / self._h
@@ -141,7 +180,7 @@ class KernelState:
     def _left(self, rows: np.ndarray) -> np.ndarray:
         if self._kept is not None:
             return self._kept[rows]
-        return left(self._scaled(rows).astype(np.float32))
+        return self._near(self._scaled(rows), left)
 
     def _count(self, rows: np.ndarray, enough: np.ndarray | None = None) -> None:
         """Count chosen environments in the sums of ``rows``, all of them or until a sum exceeds
@@ -178,19 +217,19 @@ class _Chosen:
     """The chosen environments of one element, as ``right`` rows.
 
     Attributes:
-        near: in float32, where that will do.
+        near: in float32, where that will do, perhaps along the leading axes alone.
         exact: in float64.
         starts: [frames + 1] where those of each chosen frame begin.
     """
 
-    def __init__(self, depth: int) -> None:
-        self.near, self.exact = GrowingSums(depth, np.float32), GrowingSums(depth, np.float64)
+    def __init__(self, near: int, exact: int) -> None:
+        self.near, self.exact = GrowingSums(near, np.float32), GrowingSums(exact, np.float64)
         self.starts = np.zeros(1, dtype=np.int64)
 
-    def add(self, rows: np.ndarray) -> None:
-        """The coordinates of one more frame's environments; may be none."""
-        self.near.add(right(rows.astype(np.float32)))
-        self.exact.add(right(rows))
+    def add(self, near: np.ndarray, exact: np.ndarray) -> None:
+        """One more frame's environments; may be none."""
+        self.near.add(near)
+        self.exact.add(exact)
         self.starts = np.append(self.starts, self.near.count)
 
 
@@ -200,13 +239,12 @@ def frame_entropies(features: Features, space: Space, bandwidth: float) -> np.nd
     for first, last in features.blocks():
         begin = int(features.offsets[first])
         points = space(features.rows[begin : features.offsets[last]]) / bandwidth
-        a, b = left(points), right(points)
         for frame in range(first, last):
             inside = np.arange(features.offsets[frame], features.offsets[frame + 1]) - begin
             element, logs = numbers[inside + begin], 0.0
             for z in set(element.tolist()):
-                mine = inside[element == z]
-                logs += np.log(exponential_sums(a[mine], b[mine])).sum()
+                mine = points[inside[element == z]]
+                logs += np.log(exponential_sums(left(mine), right(mine))).sum()
             result[frame] = np.log(len(inside)) - logs / len(inside)
     return result
 

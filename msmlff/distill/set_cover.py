@@ -119,7 +119,7 @@ class SetCover(Selector):
         own = features.remember(
             ("frame_entropies", self.components, h), lambda: frame_entropies(features, space, h)
         )
-        state = KernelState(features, space, h)
+        state = KernelState(features, space, h, bounds=self.criterion in ("quests", "max"))
         bounds = np.full(len(features), -np.inf)
         bounds[task.candidates] = np.inf
         for frame in task.held.tolist():

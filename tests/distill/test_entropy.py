@@ -121,3 +121,24 @@ def test_kernel_state_is_exact_for_near_and_for_far_rows() -> None:
     for frame in (0, 20, 64):
         inside = slice(4 * frame, 4 * frame + 4)
         assert state.exact_least(frame, 4e-3) == pytest.approx(wanted[inside].min(), rel=1e-9)
+
+
+def test_bounds_of_few_coordinates_are_below_and_near_the_sums() -> None:
+    """Rows that lie near a plane: the sums of bounds are below the sums, the least sum is exact."""
+    rng = np.random.default_rng(6)
+    plane = np.linalg.qr(rng.normal(size=(30, 30)))[0][:8]
+    rows = rng.normal(size=(400, 8)) @ plane + 0.02 * rng.normal(size=(400, 30))
+    rows[::50] += 0.1 * rng.normal(size=(8, 30))
+    features = pool(rows, 4)
+    space = environment_space(features, None)
+    bounds, sums = KernelState(features, space, 1.0, bounds=True), KernelState(features, space, 1.0)
+    assert bounds._axes is not None
+    assert bounds._axes.shape == (30, 8)
+    for frame in (3, 50, 99, 20, 71):
+        bounds.add(frame)
+        sums.add(frame)
+    below, right = (state.sums_of(np.arange(100)) for state in (bounds, sums))
+    assert (below <= right * (1 + 4e-3)).all()
+    assert np.median(below / right) > 0.9
+    for frame in (0, 12, 64):
+        assert bounds.exact_least(frame, 4e-3) == pytest.approx(sums.exact_least(frame, 4e-3), rel=1e-12)
