@@ -29,8 +29,9 @@ def errors(folder: Path) -> dict[str, list[float]]:
 
 def said(values: list[float]) -> str:
     """mean ± standard error"""
-    spread = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return f"{mean(values):.3g} ± {spread:.2g}"
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    return f"{mean(values):.3g} ± {stdev(values) / math.sqrt(len(values)):.2g}"
 
 
 def times(result: dict[str, Any], code: str, task: str) -> tuple[float, str, float]:
@@ -51,10 +52,13 @@ def times(result: dict[str, Any], code: str, task: str) -> tuple[float, str, flo
 
 def section(pool: Path) -> list[str]:
     """Errors and times of a pool."""
+    steps = sorted({json.loads(f.read_text())["steps"] for f in pool.glob("*/seed*/record.json")})
     names = [name for pair in PEERS.items() for name in (pair[0], pair[1][0]) if (pool / name).is_dir()]
     lines = [
         "",
         f"## {pool.name}",
+        "",
+        f"Trained for {', '.join(map(str, steps))} steps.",
         "",
         f"| model | {' | '.join(KEYS.values())} | seeds |",
         "| --- | --- | --- | --- |",
@@ -105,12 +109,10 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     arguments = parser.parse_args()
     pools = [p for p in sorted(arguments.folder.iterdir()) if p.is_dir()]
-    records = [json.loads(f.read_text()) for f in arguments.folder.glob("*/*/seed*/record.json")]
-    steps = sorted({r["steps"] for r in records})
     lines = [
         "# Multiscale against one scale at equal steps",
         "",
-        f"Each model is trained for {', '.join(map(str, steps))} steps of two frames on the same 200 frames "
+        "Each model of a pool is trained for as many steps of two frames on the same 200 frames "
         "(d_optimal), with the same optimiser and schedule, by `scripts/matched_study.sh`. `mace` has the "
         "hyperparameters of mace-torch (128x0e + 128x1o, l ≤ 3, correlation 3, two layers) and, as the tests "
         "show, its numbers; `nequip` those of the nequip package (32 channels, l ≤ 2, four layers). Errors "
