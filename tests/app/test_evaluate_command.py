@@ -217,7 +217,7 @@ def test_all_replicas_of_a_simulation(
     mean = found["observables"]["pressure"]["quantities"]["pressure"]
     assert mean["value"] == pytest.approx(0.5)
     assert mean["over_replicas"] == pytest.approx(0.5)
-    assert "it ended after 3 of 60 frames" in " ".join(found["observables"]["pressure"]["notes"])
+    assert "it ended after 12 of 240 fs" in " ".join(found["observables"]["pressure"]["notes"])
     notes = " ".join(found["observables"]["stability"]["notes"])
     assert "replica 2 of run: The simulation failed: replica 2 left the physical range" in notes
     assert "± replicas" in capfd.readouterr().out

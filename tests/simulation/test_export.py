@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,18 @@ from msmlff.models import (
     MSNequIPArchitecture,
 )
 from msmlff.models.architecture import Scale
+from msmlff.nn.ops import reference
+from msmlff.nn.ops.types import MonomialTable
 from msmlff.simulation import MSMLFFCalculator, export
-from msmlff.simulation.export import INPUTS, OUTPUTS, export_package, exported_program, load_package
+from msmlff.simulation.export import (
+    INPUTS,
+    OUTPUTS,
+    compile_package,
+    export_package,
+    exported_program,
+    load_package,
+    parity,
+)
 
 SPECIES, E0S = [1, 6, 8], [-13.6, -1029.1, -2041.7]
 SCALES = (
@@ -104,6 +115,24 @@ def test_the_graph_is_the_model(kind: str) -> None:
         check(model, atoms, graph(*inputs(model, atoms, skin=1.0)), 1e-9)
 
 
+@pytest.mark.parametrize("correlation", [1, 2, 3, 4])
+def test_the_contraction_is_that_of_the_reference(correlation: int) -> None:
+    """With its gradient: monomials are made otherwise here."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    table = MonomialTable.build(4, correlation)
+    features, weights = draw(5, 4, 3).requires_grad_(), [draw(2, 3), draw(1, 3)]
+    couplings = [draw(m * 4 * len(table.degrees), w.shape[0]) for m, w in zip((1, 3), weights, strict=True)]
+    found = [c(features, weights, couplings, table) for c in (export._contraction, reference._contraction)]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    sums = [(f * torch.arange(f.numel()).view(f.shape)).sum() for f in found]
+    gradients = [torch.autograd.grad(total, features)[0] for total in sums]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
 PROGRAM = """
 #include <ATen/ATen.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
@@ -139,21 +168,70 @@ def in_cpp(package: Path, folder: Path) -> list[str]:
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
 
-def test_wrong_code_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiler has been seen to make code whose forces are not the model's."""
-    model = make("small")
-    graph = exported_program(model).module()
+@needs_compiler
+def test_what_is_summed_is_read_afterwards(tmp_path: Path) -> None:
+    """PyTorch 2.13 alone fuses the last two operations' loops and then has the sum read before it is made."""
 
-    def wrong(*arguments: torch.Tensor) -> list[torch.Tensor]:
-        energy, energies, forces, stress = graph(*arguments)
-        return [energy, energies, forces + 1e-3, stress]
+    def compute(x: Tensor, y: Tensor, a: Tensor, b: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = x * y.unsqueeze(2)
+        total = torch.zeros_like(x).index_add(0, row, (a @ b).view(-1, 9, 16))
+        return scaled, total + x
+
+    class Compute(torch.nn.Module):
+        forward = staticmethod(compute)
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = (3, 9, 16), (3, 9), (12, 5), (5, 144)
+    arguments = (*(torch.rand(*n, generator=generator) for n in shapes), torch.arange(12) % 3)
+    compile_package(torch.export.export(Compute(), arguments), tmp_path / "sum.pt2", {})
+    found = torch._inductor.aoti_load_package(str(tmp_path / "sum.pt2"))(*arguments)
+    torch.testing.assert_close(tuple(found), compute(*arguments))
+
+
+@cache
+def traced() -> tuple[ForceField, torch.nn.Module]:
+    model = make("small")
+    return model, exported_program(model).module()
+
+
+def small_error(size: int, results: list[Tensor]) -> list[Tensor]:
+    return [*results[:2], results[2] + 1e-3, results[3]]
+
+
+def error_of_large_systems(size: int, results: list[Tensor]) -> list[Tensor]:
+    return [*results[:2], results[2] * (1.1 if size > 30 else 1.0), results[3]]
+
+
+def error_of_energies(size: int, results: list[Tensor]) -> list[Tensor]:
+    return [results[0], results[1] + 1e-3, *results[2:]]
+
+
+def error_of_stress(size: int, results: list[Tensor]) -> list[Tensor]:
+    return [*results[:3], results[3] * 1.001]
+
+
+def not_a_number(size: int, results: list[Tensor]) -> list[Tensor]:
+    return [*results[:2], results[2] * (float("nan") if size == 8 else 1.0), results[3]]
+
+
+@pytest.mark.parametrize(
+    "error", [small_error, error_of_large_systems, error_of_energies, error_of_stress, not_a_number]
+)
+def test_wrong_code_is_not_written(error: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler has been seen to make code whose forces are not the model's."""
+    model, graph = traced()
+    assert parity(model, graph).relative < 1e-12
+
+    def wrong(*arguments: Tensor) -> list[Tensor]:
+        return error(len(arguments[0]), list(graph(*arguments)))
 
     def compile_nothing(program: object, *, package_path: str, **_: object) -> None:
         Path(package_path).write_text("")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_nothing)
+    monkeypatch.setattr(export, "exported_program", lambda model: None)
     monkeypatch.setattr(export, "load_package", lambda path: (wrong, {}))
-    with pytest.raises(MSMLFFError, match=r"model.pt2 was not written: .* differ by up to 0.001 eV"):
+    with pytest.raises(MSMLFFError, match=r"model.pt2 was not written: .* of the largest"):
         export_package(model, tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
 
