@@ -57,7 +57,7 @@ def _write_package(model: ForceField, out: Path, record: dict[str, Any], console
     with console.status("tracing and compiling"):
         export_package(model, out, record)
     function, _ = load_package(out)
-    return f"largest difference of a force from the model's {parity(model, function):.1e} eV/Å"
+    return f"largest difference of a force from the model's {parity(model, function).force:.1e} eV/Å"
 
 
 def _write_mliap(model: ForceField, out: Path, record: dict[str, Any], console: Console) -> str:
