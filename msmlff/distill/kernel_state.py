@@ -17,13 +17,14 @@ from msmlff.distill.entropy import (
     rows_of,
 )
 from msmlff.distill.features import Features
-from msmlff.distill.row_products import GrowingSums, exponential_sums
+from msmlff.distill.row_products import GrowingSums, exponential_sums, exponential_sums_within
 from msmlff.distill.space import Space
 
 MOST_ENTRIES = 1 << 27  # of the table frames x targets: 512 MiB in float32
 KEPT = 1 << 26  # coordinates of the pool's environments that are kept (256 MiB in float32), else read again
 SAMPLE = 4000  # environments that decide the leading axes
 REST = 0.02  # mean square of what lies along the others, in bandwidths
+ROWS = 4096  # of the pool at a time: some MiB
 FEW = 4  # rows counted exactly at a time
 WEAK = 1e-25  # sums below it may still grow by what float32 cannot hold
 
@@ -64,19 +65,27 @@ class KernelState:
         self._means = space(features.pooled("mean"))
         self._like = np.full(len(features), -1, dtype=np.int64)
         self._unlike = np.full(len(features), np.inf)
-        self._kept: np.ndarray | None = None
-        # Rows far from the centre: float32 is too coarse for their distances to what is near them. Its error
-        # with rows that only the other side has so far out does not matter: their kernel is 0.
-        self._far = np.concatenate([self._is_far(i, j) for i, j in features.blocks()])
         self._axes = self._leading_axes() if bounds else None
         width = self._means.shape[1]
         leading = width if self._axes is None else self._axes.shape[1]
         self._chosen = [_Chosen(leading + 2, width + 2) for _ in self._elements]
+        # Rows far from the centre: float32 is too coarse for their distances to what is near them. Its error
+        # with rows that only the other side has so far out does not matter: their kernel is 0.
+        self._far = np.empty(len(features.rows), dtype=bool)
+        kept = len(features.rows) * (leading + 2) <= KEPT
+        self._kept = np.empty((len(features.rows), leading + 2), np.float32) if kept else None
+        for block in self._blocks():
+            points = self._scaled(block)
+            self._far[block] = 2 * float32_error(np.einsum("ij,ij->i", points, points)) > EXPONENT_ERROR
+            if self._kept is not None:
+                self._kept[block] = self._near(points, left)
 
-    def _is_far(self, start: int, stop: int) -> np.ndarray:
-        points = self._scaled(np.arange(self._features.offsets[start], self._features.offsets[stop]))
-        far: np.ndarray = 2 * float32_error(np.einsum("ij,ij->i", points, points)) > EXPONENT_ERROR
-        return far
+    def _blocks(self) -> Iterator[slice]:
+        """The pool's environments, some at a time that stay in the cache."""
+        for start, stop in self._features.blocks():
+            first, last = self._features.offsets[[start, stop]].tolist()
+            for begin in range(first, last, ROWS):
+                yield slice(begin, min(begin + ROWS, last))
 
     def add(self, frame: int) -> None:
         """Choose ``frame``."""
@@ -90,13 +99,8 @@ class KernelState:
         self._unlike = np.minimum(unlike, self._unlike)
         self.added += 1
         if self.added == 1:
-            kept = []
-            for start, stop in self._features.blocks():
-                block = np.arange(self._features.offsets[start], self._features.offsets[stop])
-                if self.sums.size * rows.shape[1] <= KEPT:
-                    kept.append(self._near(self._scaled(block), left))
-                self._count(block)
-            self._kept = np.concatenate(kept) if kept else None
+            for block in self._blocks():
+                self._count(np.arange(block.start, block.stop), settled=False)
 
     def sums_of(self, frames: np.ndarray, enough: np.ndarray | None = None) -> np.ndarray:
         """Sums of all environments of ``frames``, frame by frame: up to date, or, where a lower bound of them
@@ -173,8 +177,9 @@ class KernelState:
         rows[:, half] -= np.maximum(rest, 0.0)
         return rows
 
-    def _scaled(self, rows: np.ndarray) -> np.ndarray:
-        coordinates: np.ndarray = self._space(self._features.rows[rows]) / self._h
+    def _scaled(self, rows: np.ndarray | slice) -> np.ndarray:
+        coordinates = self._space(self._features.rows[rows])
+        coordinates /= self._h
         return coordinates
 
     def _left(self, rows: np.ndarray) -> np.ndarray:
@@ -182,16 +187,18 @@ class KernelState:
             return self._kept[rows]
         return self._near(self._scaled(rows), left)
 
-    def _count(self, rows: np.ndarray, enough: np.ndarray | None = None) -> None:
-        """Count chosen environments in the sums of ``rows``, all of them or until a sum exceeds
-        ``enough``."""
+    def _count(self, rows: np.ndarray, enough: np.ndarray | None = None, settled: bool = True) -> None:
+        """Count chosen environments in the sums of ``rows``, all of them or until a sum exceeds ``enough``;
+        if they need not be ``settled``, not those that need float64."""
         limit = np.full(len(rows), np.inf) if enough is None else enough
         for at, chosen in self._by(self._element[rows], np.arange(len(rows))):
             part, most = rows[at], limit[at]
             sums, counted = self.sums[part], self._counted[part]
             chosen.near.count_until(self._left(part), sums, counted, most)
             again = np.flatnonzero(self._far[part] | (sums < WEAK))
-            if len(again):
+            if not settled:
+                sums[again], counted[again] = self.sums[part[again]], self._counted[part[again]]
+            elif len(again):
                 weak = part[again]
                 anew, until = self.sums[weak], self._counted[weak]
                 chosen.exact.count_until(left(self._scaled(weak)), anew, until, most[again])
@@ -235,18 +242,20 @@ class _Chosen:
 
 def frame_entropies(features: Features, space: Space, bandwidth: float) -> np.ndarray:
     """[frames] information entropy of each frame's own environments, in nats."""
-    result, numbers = np.empty(len(features)), np.asarray(features.numbers)
+    numbers, frame = np.asarray(features.numbers), np.repeat(np.arange(len(features)), features.num_atoms)
+    logs = np.empty(len(features.rows))
     for first, last in features.blocks():
-        begin = int(features.offsets[first])
-        points = space(features.rows[begin : features.offsets[last]]) / bandwidth
-        for frame in range(first, last):
-            inside = np.arange(features.offsets[frame], features.offsets[frame + 1]) - begin
-            element, logs = numbers[inside + begin], 0.0
-            for z in set(element.tolist()):
-                mine = points[inside[element == z]]
-                logs += np.log(exponential_sums(left(mine), right(mine))).sum()
-            result[frame] = np.log(len(inside)) - logs / len(inside)
-    return result
+        step = max(1, ROWS // int(features.num_atoms[first:last].max()))
+        for some in range(first, last, step):
+            rows = np.arange(*features.offsets[[some, min(some + step, last)]])
+            rows = rows[np.lexsort((numbers[rows], frame[rows]))]
+            starts = np.flatnonzero(np.diff(numbers[rows], prepend=-1) | np.diff(frame[rows], prepend=-1))
+            points = space(features.rows[rows]) / bandwidth
+            logs[rows] = np.log(exponential_sums_within(left(points), right(points), starts))
+    entropies: np.ndarray = np.log(features.num_atoms) - np.add.reduceat(logs, features.offsets[:-1]) / (
+        features.num_atoms
+    )
+    return entropies
 
 
 def target_sums(features: Features, space: Space, bandwidth: float, most: int) -> np.ndarray:

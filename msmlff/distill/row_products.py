@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,6 +52,23 @@ def exponential_sums_and_most(
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`exponential_sums`, and beside them [runs, n] the largest product of each run."""
     return _exponentials(rows, others, starts, with_most=True)
+
+
+def exponential_sums_within(rows: np.ndarray, others: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """[n] sums of exp(rows [n, d] @ others [n, d].T) over the others of a row's own run alone; runs begin at
+    ``starts`` (ascending from 0)."""
+    ends, sums = np.append(starts, len(rows)), np.empty(len(rows), rows.dtype)
+    if _compiled() is None:
+        for first, last in pairwise(ends.tolist()):
+            sums[first:last] = exponential_sums(rows[first:last], others[first:last])[0]
+        return sums
+    assert rows.dtype == others.dtype
+    rows, others = np.ascontiguousarray(rows), np.ascontiguousarray(others)
+    d, runs = ctypes.c_int64(rows.shape[1]), ctypes.c_int64(len(starts))
+    threads = _threads(int((np.diff(ends) ** 2).sum()) * rows.shape[1])
+    where = (_at(rows), _at(others), d, _at(ends), runs, _at(sums))
+    _library()[f"exponentials_within_{rows.dtype}"](*where, threads)
+    return sums
 
 
 class GrowingSums:

@@ -13,6 +13,7 @@ from msmlff.distill.row_products import (
     GrowingSums,
     exponential_sums,
     exponential_sums_and_most,
+    exponential_sums_within,
     least_products,
     reduce_runs,
 )
@@ -60,6 +61,19 @@ def test_least_and_exponentials(road: str, kind: type[np.floating], shape: tuple
         np.testing.assert_allclose(sums, wanted, **close)
         np.testing.assert_allclose(exponential_sums(rows, others, given), wanted, **close)
         np.testing.assert_allclose(most, np.maximum.reduceat(product, cuts, axis=1).T, **close)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_exponentials_within_runs(road: str, kind: type[np.floating]) -> None:
+    rng = np.random.default_rng(0)
+    rows, others = (0.1 * rng.normal(size=(170, 30)).astype(kind) for _ in range(2))
+    starts = np.array([0, 1, 3, 7, 39, 40, 130])
+    run = np.searchsorted(starts, np.arange(170), side="right")
+    whole = np.exp(rows.astype(np.float64) @ others.astype(np.float64).T)
+    wanted = np.where(run[:, None] == run, whole, 0.0).sum(axis=1)
+    found = exponential_sums_within(rows, others, starts)
+    assert found.dtype == kind
+    np.testing.assert_allclose(found, wanted, rtol=300 * np.finfo(kind).eps)
 
 
 def test_exponentials_underflow_to_next_to_nothing(road: str) -> None:

@@ -21,12 +21,12 @@ void in_parts(int64_t count, int threads, Work work) {
     for (auto& other : others) other.join();
 }
 
-// exp(x), and 0 where that is next to nothing.
+// exp(x) of x that is not large, and 0 where that is next to nothing.
 template <class T>
 INLINE Vec<T> weight(Vec<T> x) {
     constexpr T least = sizeof(T) == 4 ? T(-87) : T(-708);
-    const Vec<T> e = exponential<T>(x);
-    return x < least ? Vec<T>{} : e;
+    const Vec<T> low = Vec<T>{} + least, e = exponential_within<T>(x < low ? low : x);
+    return x < low ? Vec<T>{} : e;
 }
 
 template <class T>
@@ -118,22 +118,19 @@ void reduce(const T* rows, int64_t n, int64_t depth, const T* others, const int6
     });
 }
 
-constexpr int rows_in_tile = 4;
-
 // Rows with the others of one panel: exponentials of the products, summed from lane ``from`` to lane ``to``.
-template <class T, bool part>
-INLINE void exponential_tile(const T* const (&left)[rows_in_tile], int64_t depth, const T* panel,
-                             const int64_t (&from)[rows_in_tile], const int64_t (&to)[rows_in_tile],
-                             Vec<T> (&sum)[rows_in_tile]) {
+template <class T, int rows, bool part>
+INLINE void exponential_tile(const T* const (&left)[rows], int64_t depth, const T* panel, const int64_t (&from)[rows],
+                             const int64_t (&to)[rows], Vec<T> (&sum)[rows]) {
     constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes;
-    Vec<T> product[rows_in_tile][tile_vectors] = {};
+    Vec<T> product[rows][tile_vectors] = {};
     for (int64_t k = 0; k < depth; k++) {
         Vec<T> right[tile_vectors];
         for (int v = 0; v < tile_vectors; v++) right[v] = load(panel + k * width + v * lanes);
-        for (int r = 0; r < rows_in_tile; r++)
+        for (int r = 0; r < rows; r++)
             for (int v = 0; v < tile_vectors; v++) product[r][v] += left[r][k] * right[v];
     }
-    for (int r = 0; r < rows_in_tile; r++)
+    for (int r = 0; r < rows; r++)
         for (int v = 0; v < tile_vectors; v++) {
             const Vec<T> e = weight<T>(product[r][v]);
             if constexpr (part) {
@@ -148,57 +145,77 @@ INLINE void exponential_tile(const T* const (&left)[rows_in_tile], int64_t depth
         }
 }
 
+// Others in columns, padded, and which of them each row counts: from number done[i] to until[i].
+template <class T>
+struct Growing {
+    const T *rows, *panels;
+    int64_t depth;
+    const int64_t* until;
+    double* sums;
+    int64_t* done;
+};
+
+// Counts the others before number ``last`` in the sums of rows open[0] to open[here - 1], here <= rows.
+template <class T, int rows>
+void count_block(const Growing<T>& all, const int64_t* open, int here, int64_t last) {
+    constexpr int width = tile_vectors * Simd<T>::lanes;
+    const T* left[rows];
+    Vec<T> sum[rows] = {};
+    int64_t from[rows], to[rows];
+    for (int r = 0; r < rows; r++) {
+        const int64_t i = open[std::min(r, here - 1)];
+        left[r] = all.rows + i * all.depth;
+        from[r] = all.done[i];
+        to[r] = std::min(last, all.until[i]);
+    }
+    const int64_t start = *std::min_element(from, from + rows) / width * width;
+    const int64_t stop = *std::max_element(to, to + rows);
+    const int64_t whole_from = *std::max_element(from, from + rows);
+    const int64_t whole_to = *std::min_element(to, to + rows);
+    for (int64_t p = start; p < stop; p += width) {
+        const T* panel = all.panels + p * all.depth;
+        if (p >= whole_from && p + width <= whole_to) {
+            exponential_tile<T, rows, false>(left, all.depth, panel, from, to, sum);
+            continue;
+        }
+        int64_t low[rows], high[rows];
+        for (int r = 0; r < rows; r++) {
+            low[r] = from[r] - p;
+            high[r] = to[r] - p;
+        }
+        exponential_tile<T, rows, true>(left, all.depth, panel, low, high, sum);
+    }
+    for (int r = 0; r < here; r++) {
+        all.sums[open[r]] += ::sum<T>(sum[r]);
+        all.done[open[r]] = to[r];
+    }
+}
+
 constexpr int panels_in_block = 8;
 
-// sums[i] grows by the exponentials of the products of row i with the others from number done[i] to until[i], block by
-// block until it exceeds enough[i]; done[i] becomes how far it came. ``panels``: the others in columns, padded.
+// sums[i] of rows ``begin`` to ``end`` grow by the exponentials of the products with the others, block by block until
+// they exceed enough[i]; done[i] becomes how far that came.
 template <class T>
-void sums_until(const T* rows, int64_t begin, int64_t end, int64_t depth, const T* panels, const int64_t* until,
-                const double* enough, double* sums, int64_t* done) {
-    constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes, block = panels_in_block * width;
+void sums_until(const Growing<T>& all, const double* enough, int64_t begin, int64_t end) {
+    constexpr int64_t block = panels_in_block * tile_vectors * Simd<T>::lanes;
     int64_t first = INT64_MAX, total = 0;
     for (int64_t i = begin; i < end; i++) {
-        first = std::min(first, done[i] / block * block);
-        total = std::max(total, until[i]);
+        first = std::min(first, all.done[i] / block * block);
+        total = std::max(total, all.until[i]);
     }
     std::vector<int64_t> open;
     for (; first < total; first += block) {
         const int64_t last = first + block;
         open.clear();
         for (int64_t i = begin; i < end; i++)
-            if (done[i] >= first && done[i] < std::min(last, until[i]) && !(sums[i] > enough[i])) open.push_back(i);
-        for (size_t at = 0; at < open.size(); at += rows_in_tile) {
-            const int here = static_cast<int>(std::min<size_t>(rows_in_tile, open.size() - at));
-            const T* left[rows_in_tile];
-            Vec<T> sum[rows_in_tile] = {};
-            int64_t from[rows_in_tile], to[rows_in_tile];
-            for (int r = 0; r < rows_in_tile; r++) {
-                const int64_t i = open[at + std::min(r, here - 1)];
-                left[r] = rows + i * depth;
-                from[r] = done[i];
-                to[r] = std::min(last, until[i]);
-            }
-            const int64_t start = *std::min_element(from, from + rows_in_tile) / width * width;
-            const int64_t stop = *std::max_element(to, to + rows_in_tile);
-            const int64_t whole_from = *std::max_element(from, from + rows_in_tile);
-            const int64_t whole_to = *std::min_element(to, to + rows_in_tile);
-            for (int64_t p = start; p < stop; p += width) {
-                const T* panel = panels + p * depth;
-                if (p >= whole_from && p + width <= whole_to) {
-                    exponential_tile<T, false>(left, depth, panel, from, to, sum);
-                    continue;
-                }
-                int64_t low[rows_in_tile], high[rows_in_tile];
-                for (int r = 0; r < rows_in_tile; r++) {
-                    low[r] = from[r] - p;
-                    high[r] = to[r] - p;
-                }
-                exponential_tile<T, true>(left, depth, panel, low, high, sum);
-            }
-            for (int r = 0; r < here; r++) {
-                sums[open[at + r]] += ::sum<T>(sum[r]);
-                done[open[at + r]] = to[r];
-            }
+            if (all.done[i] >= first && all.done[i] < std::min(last, all.until[i]) && !(all.sums[i] > enough[i]))
+                open.push_back(i);
+        for (size_t at = 0; at < open.size(); at += tile_rows) {
+            const int here = static_cast<int>(std::min<size_t>(tile_rows, open.size() - at));
+            if (2 * here > tile_rows)
+                count_block<T, tile_rows>(all, &open[at], here, last);
+            else
+                count_block<T, tile_rows / 2>(all, &open[at], here, last);
         }
     }
 }
@@ -219,12 +236,21 @@ extern "C" {
         else                                                                                                    \
             reduce<T, sum_of_exponentials>(rows, n, depth, others, starts, runs, out, most, threads);           \
     }                                                                                                           \
+    void exponentials_within_##name(const T* rows, const T* others, int64_t depth, const int64_t* starts,       \
+                                    int64_t runs, T* out, int threads) {                                        \
+        in_parts(runs, threads, [=](int64_t begin, int64_t end) {                                               \
+            for (int64_t run = begin; run < end; run++) {                                                       \
+                const int64_t at = starts[run], ends[2] = {0, starts[run + 1] - at};                            \
+                reduce<T, sum_of_exponentials>(                                                                 \
+                    rows + at * depth, ends[1], depth, others + at * depth, ends, 1, out + at, nullptr, 1);     \
+            }                                                                                                   \
+        });                                                                                                     \
+    }                                                                                                           \
     int64_t panel_width_##name() { return tile_vectors * Simd<T>::lanes; }                                      \
     void sums_until_##name(const T* rows, int64_t n, int64_t depth, const T* panels, const int64_t* until,      \
                            const double* enough, double* sums, int64_t* done, int threads) {                    \
-        in_parts(n, threads, [=](int64_t begin, int64_t end) {                                                  \
-            sums_until(rows, begin, end, depth, panels, until, enough, sums, done);                             \
-        });                                                                                                     \
+        const Growing<T> all{rows, panels, depth, until, sums, done};                                           \
+        in_parts(n, threads, [=](int64_t begin, int64_t end) { sums_until(all, enough, begin, end); });         \
     }
 
 REDUCTIONS(float, float32)
