@@ -63,6 +63,7 @@ def measure(selector: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "msmlff.app", "distill", *options]
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the first command writes what an installation does
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)

@@ -226,7 +226,7 @@ def _text_of(frame: Configuration, digits: int) -> str:
     comment = " ".join(f"{_quoted(key)}={_quoted(value)}" for key, value in items.items())
     table = frame.positions if frame.forces is None else np.hstack([frame.positions, frame.forces])
     template = "%-2s" + f" %{digits + 8}.{digits}f" * table.shape[1]
-    symbols = [chemical_symbols[z] for z in frame.numbers]
+    symbols = [chemical_symbols[z] for z in frame.numbers.tolist()]
     body = [template % (symbol, *row) for symbol, row in zip(symbols, table.tolist(), strict=True)]
     return "\n".join([str(len(frame)), comment, *body, ""])
 

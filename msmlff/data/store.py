@@ -64,7 +64,9 @@ class FrameStore(Sequence[Configuration]):
         """Opens a folder made by ``build``. Raises InputError if it is damaged or something else."""
         self.directory = Path(directory)
         self.manifest = read_manifest(self.directory, "frames", FORMAT)
-        self._arrays = {name: load_array(self.directory, name) for name in (*_PER_FRAME, *_PER_ATOM, "text")}
+        # As plain arrays: a slice of a memmap costs ten times as much.
+        names = (*_PER_FRAME, *_PER_ATOM, "text")
+        self._arrays = {name: np.asarray(load_array(self.directory, name)) for name in names}
         counts = np.array(self._arrays["num_atoms"])
         self._atom_ptr = np.concatenate([[0], np.cumsum(counts)])
         self._text_ptr = np.concatenate([[0], np.cumsum(self._arrays["text_bytes"])])
@@ -72,8 +74,8 @@ class FrameStore(Sequence[Configuration]):
         self.num_atoms: np.ndarray = counts[self.ids]
         self.energy: np.ndarray = np.array(self._arrays["energy"])[self.ids]
         self.weight: np.ndarray = np.array(self._arrays["weight"])[self.ids]
-        names = np.array(self.manifest["groups"], dtype=np.str_)
-        self.group: np.ndarray = names[np.array(self._arrays["group"])[self.ids]]
+        groups = np.array(self.manifest["groups"], dtype=np.str_)
+        self.group: np.ndarray = groups[np.array(self._arrays["group"])[self.ids]]
 
     @classmethod
     def open(cls, directory: Path | str) -> FrameStore:
@@ -114,8 +116,7 @@ class FrameStore(Sequence[Configuration]):
         if isinstance(index, slice):
             return self.subset(np.arange(len(self))[index])
         i = int(self.ids[index])
-        a, atoms = self._arrays, slice(int(self._atom_ptr[i]), int(self._atom_ptr[i + 1]))
-        forces, stress = np.array(a["forces"][atoms]), np.array(a["stress"][i])
+        a, atoms, stress = self._arrays, self._atoms(i), np.array(self._arrays["stress"][i])
         text = json.loads(a["text"][self._text_ptr[i] : self._text_ptr[i + 1]].tobytes())
         return Configuration(
             numbers=a["numbers"][atoms].astype(np.int64),
@@ -123,13 +124,21 @@ class FrameStore(Sequence[Configuration]):
             cell=np.array(a["cell"][i]),
             pbc=np.array(a["pbc"][i]),
             energy=float(a["energy"][i]),
-            forces=None if np.isnan(forces).all() else forces,
+            forces=self.forces(index),
             stress=None if np.isnan(stress).all() else stress,
             weight=float(a["weight"][i]),
             group=self.manifest["groups"][a["group"][i]],
             info=text["info"],
             source=text["source"],
         )
+
+    def forces(self, index: int) -> np.ndarray | None:
+        """[atoms, 3] float64 of the frame at ``index``, in eV/Å; None where it has none."""
+        forces = np.array(self._arrays["forces"][self._atoms(int(self.ids[index]))])
+        return None if np.isnan(forces).all() else forces
+
+    def _atoms(self, i: int) -> slice:
+        return slice(int(self._atom_ptr[i]), int(self._atom_ptr[i + 1]))
 
     def __iter__(self) -> Iterator[Configuration]:
         return (self[i] for i in range(len(self)))
@@ -164,10 +173,15 @@ class FrameStore(Sequence[Configuration]):
     def composition(self) -> np.ndarray:
         """[frames, 119] long, number of atoms of each element in each frame."""
         table = np.zeros((len(self), 119), dtype=np.int64)
-        for row, i in enumerate(self.ids):
-            numbers = self._arrays["numbers"][self._atom_ptr[i] : self._atom_ptr[i + 1]]
-            table[row] = np.bincount(numbers, minlength=119)
+        for row, i in enumerate(self.ids.tolist()):
+            table[row] = np.bincount(self._arrays["numbers"][self._atoms(i)], minlength=119)
         return table
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """[atoms] atomic numbers of all frames, one after the other."""
+        parts = [self._arrays["numbers"][self._atoms(i)] for i in self.ids.tolist()]
+        return np.concatenate(parts).astype(np.int64)
 
     @cached_property
     def isolated(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from msmlff.distill.farthest import Rows, partners, rounding
 from msmlff.distill.fps import element_codes
-from msmlff.distill.row_products import least_products
+from msmlff.distill.row_products import GrowingOthers
 from msmlff.distill.selector import Picks, Selector, Task
 from msmlff.errors import InputError
 
@@ -95,22 +95,24 @@ class _Bank:
         self.radius, self.size = radius, 0
         # Products from below: what rounding leaves open counts as near, so that copies are never new.
         self._deflation = 1 - rounding(width)
-        self._counts = [0] * kinds
-        self._partners = [np.empty((64, width + 1), dtype=np.float32) for _ in range(kinds)]
+        self._partners = [GrowingOthers(width + 1, np.float32) for _ in range(kinds)]
 
     def mark(self) -> list[int]:
         """Environments of each element there are now."""
-        return list(self._counts)
+        return [kept.count for kept in self._partners]
 
     def squares(self, rough: np.ndarray, elements: np.ndarray | None, since: list[int]) -> np.ndarray:
         """[n] squared distances, from below, of rows [n, d + 1] to the nearest added since a mark; infinite
-        without one."""
-        result = np.full(len(rough), np.inf, dtype=np.float32)
-        for e, count in enumerate(self._counts):
+        without one; of what is within the radius, perhaps to another that is."""
+        result = np.full(len(rough), np.inf)
+        for e, kept in enumerate(self._partners):
             mine = slice(None) if elements is None else np.flatnonzero(elements == e)
-            if count > since[e] and len(result[mine]):
-                x = rough[mine]
-                result[mine] = least_products(x, self._partners[e][since[e] : count]) + self._norms(x)
+            x = rough[mine]
+            if kept.count > since[e] and len(x):
+                norms = self._norms(x)
+                # Clearly within the radius, whatever rounding does.
+                enough = self.radius**2 - norms - 1e-6 * (self.radius**2 + norms)
+                result[mine] = kept.least_until(x, enough, since[e]) + norms
         return result
 
     def apart(self, rough: np.ndarray, elements: np.ndarray | None) -> np.ndarray:
@@ -129,15 +131,9 @@ class _Bank:
 
     def add(self, rough: np.ndarray, elements: np.ndarray | None) -> None:
         """Rows [m, d + 1] join."""
-        for e, count in enumerate(self._counts):
+        for e, kept in enumerate(self._partners):
             rows = rough if elements is None else rough[elements == e]
-            end = count + len(rows)
-            if end > len(self._partners[e]):
-                grown = np.empty((2 * end, rough.shape[1]), dtype=np.float32)
-                grown[:count] = self._partners[e][:count]
-                self._partners[e] = grown
-            self._partners[e][count:end] = partners(rows[:, :-1], self._deflation)
-            self._counts[e] = end
+            kept.add(partners(rows[:, :-1], self._deflation))
         self.size += len(rough)
 
     def _norms(self, rough: np.ndarray) -> np.ndarray:

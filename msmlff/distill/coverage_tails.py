@@ -86,7 +86,7 @@ def _forces(labels: FrameStore, looked: np.ndarray) -> list[np.ndarray | None]:
     """Of each frame, the magnitudes of its forces [atoms] in eV/Å, None where it has none, or not all."""
     result: list[np.ndarray | None] = []
     for i in looked.tolist():
-        forces = labels[i].forces
+        forces = labels.forces(i)
         size = None if forces is None else np.sqrt((forces**2).sum(axis=1))
         result.append(size if size is not None and np.isfinite(size).all() else None)
     return result

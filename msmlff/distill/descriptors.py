@@ -75,7 +75,7 @@ class Descriptor(ABC):
             ),
             verify,
         )
-        return Features(rows, offsets, _numbers(frames), frames.hash, settings)
+        return Features(rows, offsets, frames.numbers, frames.hash, settings)
 
 
 @dataclass(frozen=True)
@@ -311,10 +311,6 @@ def _batches(offsets: np.ndarray, atoms: int) -> list[tuple[int, int]]:
         batches.append((start, stop))
         start = stop
     return batches
-
-
-def _numbers(frames: FrameStore) -> np.ndarray:
-    return np.concatenate([f.numbers for f in frames])
 
 
 def _mean_neighbors(frames: FrameStore, cutoff: float) -> float:

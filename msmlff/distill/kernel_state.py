@@ -17,7 +17,7 @@ from msmlff.distill.entropy import (
     rows_of,
 )
 from msmlff.distill.features import Features
-from msmlff.distill.row_products import GrowingSums, exponential_sums, exponential_sums_within
+from msmlff.distill.row_products import GrowingOthers, exponential_sums, exponential_sums_within
 from msmlff.distill.space import Space
 
 MOST_ENTRIES = 1 << 27  # of the table frames x targets: 512 MiB in float32
@@ -230,7 +230,7 @@ class _Chosen:
     """
 
     def __init__(self, near: int, exact: int) -> None:
-        self.near, self.exact = GrowingSums(near, np.float32), GrowingSums(exact, np.float64)
+        self.near, self.exact = GrowingOthers(near, np.float32), GrowingOthers(exact, np.float64)
         self.starts = np.zeros(1, dtype=np.int64)
 
     def add(self, near: np.ndarray, exact: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from msmlff import native
 
 BLOCK = 1 << 18  # products held at a time by numpy: 1 to 2 MiB
 FEW = 4  # rows; fewer fill no vector, and the products are read from memory anyway
-THREADED = 1 << 24  # multiplications that are worth a thread
+THREADED = 1 << 21  # multiplications that are worth a thread
 
 
 def least_products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -71,8 +71,8 @@ def exponential_sums_within(rows: np.ndarray, others: np.ndarray, starts: np.nda
     return sums
 
 
-class GrowingSums:
-    """Sums of exponentials of products with others that become more, counted only as far as is needed.
+class GrowingOthers:
+    """Others that become more; rows meet them only as far as is needed.
 
     Attributes:
         count: others so far.
@@ -117,17 +117,40 @@ class GrowingSums:
         """Count others in ``sums`` [n] float64 of rows [n, d], of the kind of the others: from number
         ``counted`` [n] int64 to ``until`` [n] int64 (None: all), some at a time, while a sum does not exceed
         ``enough`` [n]. Sums and counted change in place."""
+        until = np.full(len(rows), self.count) if until is None else np.ascontiguousarray(until)
+        if self._width:
+            self._meet("sums_until", rows, until, enough, sums, counted)
+        else:
+            self._count_by_numpy(rows, sums, counted, enough, until)
+
+    def least_until(self, rows: np.ndarray, enough: np.ndarray, since: int = 0) -> np.ndarray:
+        """[n] float64 least product of each of rows [n, d] with the others from number ``since`` on; where it
+        is at most ``enough`` [n], perhaps another product that is. Infinite without others."""
+        if not self._width:
+            others = self.others[since:]
+            return (
+                least_products(rows, others).astype(np.float64) if len(others) else np.full(len(rows), np.inf)
+            )
+        found, met = np.full(len(rows), np.inf), np.full(len(rows), since)
+        self._meet("least_until", rows, np.full(len(rows), self.count), enough, found, met)
+        return found
+
+    def _meet(
+        self,
+        name: str,
+        rows: np.ndarray,
+        until: np.ndarray,
+        enough: np.ndarray,
+        found: np.ndarray,
+        met: np.ndarray,
+    ) -> None:
         assert rows.dtype == self._data.dtype
         assert rows.shape[1] == self._data.shape[1]
-        until = np.full(len(rows), self.count) if until is None else np.ascontiguousarray(until)
-        if not self._width:
-            self._count_by_numpy(rows, sums, counted, enough, until)
-            return
         rows, enough = np.ascontiguousarray(rows), np.ascontiguousarray(enough, dtype=np.float64)
         n, d = (ctypes.c_int64(number) for number in rows.shape)
-        threads = _threads(int((until - counted).sum()) * rows.shape[1])
+        threads = _threads(int((until - met).sum()) * rows.shape[1])
         others = (_at(self._panels), _at(until), _at(enough))
-        _library()[f"sums_until_{rows.dtype}"](_at(rows), n, d, *others, _at(sums), _at(counted), threads)
+        _library()[f"{name}_{rows.dtype}"](_at(rows), n, d, *others, _at(found), _at(met), threads)
 
     def _count_by_numpy(
         self,

@@ -78,6 +78,12 @@ def test_a_view_is_the_store_of_its_frames(make_frames, tmp_path) -> None:
     _assert_same(nested[0], frames[4])
     assert nested.group.tolist() == [frames[4].group, frames[6].group]
     assert nested.ids.tolist() == [4, 6]
+    assert_array_equal(nested.numbers, np.concatenate([frames[4].numbers, frames[6].numbers]))
+    for i, frame in enumerate((frames[4], frames[6])):
+        if frame.forces is None:
+            assert nested.forces(i) is None
+        else:
+            assert_array_equal(nested.forces(i), frame.forces)
     assert [f.source for f in store[2:4]] == ["made:2", "made:3"]
     with pytest.raises(InputError, match="store of 3"):
         view.subset([3])

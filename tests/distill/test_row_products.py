@@ -10,7 +10,7 @@ import pytest
 from msmlff import native
 from msmlff.distill import row_products
 from msmlff.distill.row_products import (
-    GrowingSums,
+    GrowingOthers,
     exponential_sums,
     exponential_sums_and_most,
     exponential_sums_within,
@@ -99,7 +99,7 @@ def test_growing_sums_stop_when_there_is_enough(road: str, kind: type[np.floatin
     """Bounds from below on the way, all of it in the end, whatever the steps were."""
     rng = np.random.default_rng(1)
     rows = np.concatenate([rng.normal(size=(37, 12)), np.ones((37, 1))], axis=1).astype(kind)
-    state = GrowingSums(13, kind, capacity=20)
+    state = GrowingOthers(13, kind, capacity=20)
     sums, counted = np.zeros(37), np.zeros(37, dtype=np.int64)
     others = np.empty((0, 13), kind)
     for size in (5, 0, 700, 33, 1500):
@@ -124,6 +124,25 @@ def test_growing_sums_stop_when_there_is_enough(road: str, kind: type[np.floatin
     assert (counted < len(others)).any()  # else nothing was saved
     state.count_until(rows, sums, counted, np.full(37, np.inf))
     np.testing.assert_allclose(sums, terms.sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_least_is_exact_where_it_is_above_enough(road: str, kind: type[np.floating]) -> None:
+    rng = np.random.default_rng(2)
+    rows, others = (rng.normal(size=(count, 9)).astype(kind) for count in (45, 3000))
+    state = GrowingOthers(9, kind, capacity=20)
+    assert (state.least_until(rows, np.zeros(45)) == np.inf).all()
+    state.add(others[:1300])
+    state.add(others[1300:])
+    product = rows.astype(np.float64) @ others.astype(np.float64).T
+    for since in (0, 1, 1290, 2999, 3000):
+        least = product[:, since:].min(axis=1, initial=np.inf)
+        enough = np.where(rng.random(45) < 0.5, -np.inf, least + rng.normal(size=45))
+        found = state.least_until(rows, enough, since)
+        above = ~(least <= enough)
+        np.testing.assert_allclose(found[above], least[above], rtol=1e-5, atol=1e-5)
+        assert (found[~above] >= least[~above] - 1e-5).all()
+        assert (found[~above] <= enough[~above]).all()
 
 
 @pytest.mark.parametrize("ufunc", [np.add, np.maximum])

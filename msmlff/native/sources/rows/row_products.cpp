@@ -77,12 +77,13 @@ void reduce(const T* rows, int64_t n, int64_t depth, const T* others, const int6
             T* most, int threads) {
     constexpr int width = Panel<T>::width;
     const int64_t panels = (n + width - 1) / width;
-    in_parts((panels + panels_at_once - 1) / panels_at_once, threads, [=](int64_t begin, int64_t end) {
-        std::vector<T> packed(panels_at_once * depth * width);
-        std::vector<Panel<T>> state(panels_at_once);
+    const int64_t at_once = std::min<int64_t>(panels_at_once, (panels + threads - 1) / threads);
+    in_parts((panels + at_once - 1) / at_once, threads, [=](int64_t begin, int64_t end) {
+        std::vector<T> packed(at_once * depth * width);
+        std::vector<Panel<T>> state(at_once);
         for (int64_t group = begin; group < end; group++) {
-            const int64_t first = group * panels_at_once * width;
-            const int64_t here = std::min<int64_t>(panels_at_once, panels - group * panels_at_once);
+            const int64_t first = group * at_once * width;
+            const int64_t here = std::min<int64_t>(at_once, panels - group * at_once);
             std::fill(packed.begin(), packed.end(), T(0));
             for (int64_t i = first; i < std::min(n, first + here * width); i++)
                 for (int64_t k = 0; k < depth; k++)
@@ -118,11 +119,13 @@ void reduce(const T* rows, int64_t n, int64_t depth, const T* others, const int6
     });
 }
 
-// Rows with the others of one panel: exponentials of the products, summed from lane ``from`` to lane ``to``.
-template <class T, int rows, bool part>
-INLINE void exponential_tile(const T* const (&left)[rows], int64_t depth, const T* panel, const int64_t (&from)[rows],
-                             const int64_t (&to)[rows], Vec<T> (&sum)[rows]) {
+// The products of rows with the others of one panel, from lane ``from`` to lane ``to``, summed as exponentials or the
+// least of them.
+template <class T, Reduction how, int rows, bool part>
+INLINE void meet_panel(const T* const (&left)[rows], int64_t depth, const T* panel, const int64_t (&from)[rows],
+                       const int64_t (&to)[rows], Vec<T> (&found)[rows]) {
     constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes;
+    constexpr T none = how == least ? std::numeric_limits<T>::infinity() : T(0);
     Vec<T> product[rows][tile_vectors] = {};
     for (int64_t k = 0; k < depth; k++) {
         Vec<T> right[tile_vectors];
@@ -132,39 +135,43 @@ INLINE void exponential_tile(const T* const (&left)[rows], int64_t depth, const 
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < tile_vectors; v++) {
-            const Vec<T> e = weight<T>(product[r][v]);
+            Vec<T> x = product[r][v];
+            if constexpr (how != least) x = weight<T>(x);
             if constexpr (part) {
                 T each[lanes];
-                store(each, e);
+                store(each, x);
                 for (int i = 0; i < lanes; i++)
-                    if (v * lanes + i < from[r] || v * lanes + i >= to[r]) each[i] = 0;
-                sum[r] += load(each);
-            } else {
-                sum[r] += e;
+                    if (v * lanes + i < from[r] || v * lanes + i >= to[r]) each[i] = none;
+                x = load(each);
             }
+            if constexpr (how == least)
+                found[r] = x < found[r] ? x : found[r];
+            else
+                found[r] += x;
         }
 }
 
-// Others in columns, padded, and which of them each row counts: from number done[i] to until[i].
+// Others in columns, padded, and which of them each row has met: from number done[i] to until[i].
 template <class T>
 struct Growing {
     const T *rows, *panels;
     int64_t depth;
     const int64_t* until;
-    double* sums;
+    double* found;
     int64_t* done;
 };
 
-// Counts the others before number ``last`` in the sums of rows open[0] to open[here - 1], here <= rows.
-template <class T, int rows>
-void count_block(const Growing<T>& all, const int64_t* open, int here, int64_t last) {
-    constexpr int width = tile_vectors * Simd<T>::lanes;
+// Rows open[0] to open[here - 1], here <= rows, meet the others before number ``last``.
+template <class T, Reduction how, int rows>
+void meet_block(const Growing<T>& all, const int64_t* open, int here, int64_t last) {
+    constexpr int lanes = Simd<T>::lanes, width = tile_vectors * lanes;
     const T* left[rows];
-    Vec<T> sum[rows] = {};
+    Vec<T> found[rows];
     int64_t from[rows], to[rows];
     for (int r = 0; r < rows; r++) {
         const int64_t i = open[std::min(r, here - 1)];
         left[r] = all.rows + i * all.depth;
+        found[r] = Vec<T>{} + (how == least ? std::numeric_limits<T>::infinity() : T(0));
         from[r] = all.done[i];
         to[r] = std::min(last, all.until[i]);
     }
@@ -175,7 +182,7 @@ void count_block(const Growing<T>& all, const int64_t* open, int here, int64_t l
     for (int64_t p = start; p < stop; p += width) {
         const T* panel = all.panels + p * all.depth;
         if (p >= whole_from && p + width <= whole_to) {
-            exponential_tile<T, rows, false>(left, all.depth, panel, from, to, sum);
+            meet_panel<T, how, rows, false>(left, all.depth, panel, from, to, found);
             continue;
         }
         int64_t low[rows], high[rows];
@@ -183,20 +190,27 @@ void count_block(const Growing<T>& all, const int64_t* open, int here, int64_t l
             low[r] = from[r] - p;
             high[r] = to[r] - p;
         }
-        exponential_tile<T, rows, true>(left, all.depth, panel, low, high, sum);
+        meet_panel<T, how, rows, true>(left, all.depth, panel, low, high, found);
     }
     for (int r = 0; r < here; r++) {
-        all.sums[open[r]] += ::sum<T>(sum[r]);
+        double& result = all.found[open[r]];
+        if constexpr (how == least) {
+            T each[lanes];
+            store(each, found[r]);
+            result = std::min<double>(result, *std::min_element(each, each + lanes));
+        } else {
+            result += sum<T>(found[r]);
+        }
         all.done[open[r]] = to[r];
     }
 }
 
 constexpr int panels_in_block = 8;
 
-// sums[i] of rows ``begin`` to ``end`` grow by the exponentials of the products with the others, block by block until
-// they exceed enough[i]; done[i] becomes how far that came.
-template <class T>
-void sums_until(const Growing<T>& all, const double* enough, int64_t begin, int64_t end) {
+// Rows ``begin`` to ``end`` meet the others, block by block until found[i] exceeds enough[i], or is as little (least);
+// done[i] becomes how far that came.
+template <class T, Reduction how>
+void meet_until(const Growing<T>& all, const double* enough, int64_t begin, int64_t end) {
     constexpr int64_t block = panels_in_block * tile_vectors * Simd<T>::lanes;
     int64_t first = INT64_MAX, total = 0;
     for (int64_t i = begin; i < end; i++) {
@@ -207,15 +221,16 @@ void sums_until(const Growing<T>& all, const double* enough, int64_t begin, int6
     for (; first < total; first += block) {
         const int64_t last = first + block;
         open.clear();
-        for (int64_t i = begin; i < end; i++)
-            if (all.done[i] >= first && all.done[i] < std::min(last, all.until[i]) && !(all.sums[i] > enough[i]))
-                open.push_back(i);
+        for (int64_t i = begin; i < end; i++) {
+            const bool ended = how == least ? all.found[i] <= enough[i] : all.found[i] > enough[i];
+            if (all.done[i] >= first && all.done[i] < std::min(last, all.until[i]) && !ended) open.push_back(i);
+        }
         for (size_t at = 0; at < open.size(); at += tile_rows) {
             const int here = static_cast<int>(std::min<size_t>(tile_rows, open.size() - at));
             if (2 * here > tile_rows)
-                count_block<T, tile_rows>(all, &open[at], here, last);
+                meet_block<T, how, tile_rows>(all, &open[at], here, last);
             else
-                count_block<T, tile_rows / 2>(all, &open[at], here, last);
+                meet_block<T, how, tile_rows / 2>(all, &open[at], here, last);
         }
     }
 }
@@ -248,9 +263,16 @@ extern "C" {
     }                                                                                                           \
     int64_t panel_width_##name() { return tile_vectors * Simd<T>::lanes; }                                      \
     void sums_until_##name(const T* rows, int64_t n, int64_t depth, const T* panels, const int64_t* until,      \
-                           const double* enough, double* sums, int64_t* done, int threads) {                    \
-        const Growing<T> all{rows, panels, depth, until, sums, done};                                           \
-        in_parts(n, threads, [=](int64_t begin, int64_t end) { sums_until(all, enough, begin, end); });         \
+                           const double* enough, double* found, int64_t* done, int threads) {                   \
+        const Growing<T> all{rows, panels, depth, until, found, done};                                          \
+        in_parts(n, threads, [=](int64_t begin, int64_t end) {                                                  \
+            meet_until<T, sum_of_exponentials>(all, enough, begin, end);                                        \
+        });                                                                                                     \
+    }                                                                                                           \
+    void least_until_##name(const T* rows, int64_t n, int64_t depth, const T* panels, const int64_t* until,     \
+                            const double* enough, double* found, int64_t* done, int threads) {                  \
+        const Growing<T> all{rows, panels, depth, until, found, done};                                          \
+        in_parts(n, threads, [=](int64_t begin, int64_t end) { meet_until<T, least>(all, enough, begin, end); });\
     }
 
 REDUCTIONS(float, float32)
