@@ -65,4 +65,5 @@ for repeat in 9 20; do                                     # 93,312 and 1,024,00
     "$python" -m msmlff.app simulate model="$out/default_seed1" system="$pool" repeat=[$repeat,$repeat,$repeat] device=cuda \
         ensemble=nvt temperature=1000 steps=100 output.every=100 hydra.run.dir="$out/md_$repeat" | tee "$out/md_$repeat.txt"
 done
+"$python" -m msmlff.app benchmark md --device cuda --memory-gib 40 --sizes 1000 10000 100000 1000000 --out "$out" | tee "$out/md.txt"
 "$python" scripts/benchmark_md.py "$out/default_seed1" "$pool" --device cuda --out "$out" | tee "$out/benchmark_md.txt"

@@ -122,20 +122,6 @@ def beside_full(study: Study, name: str, key: str) -> str:
     return said([float(np.nanmean(values))] if name == FULL and np.isfinite(values).any() else values)
 
 
-def cost_table(study: Study) -> list[str]:
-    """Seconds of training and of dynamics, a model."""
-    body = []
-    for name in study.names:
-        cells = study.of(name)
-        training = [
-            cell.training["seconds_training"] for cell in cells if "seconds_training" in cell.training
-        ]
-        dynamics = [cell.dynamics["seconds_total"] for cell in cells if cell.dynamics]
-        speed = [cell.dynamics["atom_steps_per_second"] or math.nan for cell in cells if cell.dynamics]
-        body.append([title_of(name), said(training), said(dynamics), said(speed)])
-    return rows(["training frames", "training, s", "dynamics, s", "atoms · steps/s"], body)
-
-
 def settings(study: Study) -> str:
     """What was trained, and what was run."""
     config, model = study.config, study.config["model"]
@@ -196,10 +182,6 @@ def section(study: Study, pictures: Path) -> list[str]:
         f"![g(r)](pictures/{name}_rdf.png)",
         "",
         f"*g(r) at {densities} g/cm³; bands: standard error over the seeds.*",
-        "",
-        "**Cost of a model**",
-        "",
-        *cost_table(study),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The runs of scripts/hydrogen_study.sh as numbers: errors, observables by density, failures, cost."""
+"""The runs of scripts/hydrogen_study.sh as numbers: errors, observables by density, failures."""
 
 from __future__ import annotations
 

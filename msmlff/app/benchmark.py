@@ -1,6 +1,7 @@
 """msmlff benchmark: our MACE against mace-torch, our NequIPs against nequip, on the same frames.
 
-``msmlff benchmark growth``: time and memory from 100 to 100,000 atoms.
+``msmlff benchmark growth``: time and memory from 100 to 100,000 atoms. ``msmlff benchmark md``: dynamics
+against ASE with mace-torch.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from rich.console import Console
 
 from msmlff.app.benchmark_growth import growth_command
+from msmlff.app.benchmark_md import md_command
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, nequip_request, request
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
@@ -34,6 +36,8 @@ def benchmark_command(arguments: list[str]) -> int:
     """Measure, print the table, write it beside its numbers; returns the exit code."""
     if arguments[:1] == ["growth"]:
         return growth_command(arguments[1:])
+    if arguments[:1] == ["md"]:
+        return md_command(arguments[1:])
     options = _parser().parse_args(arguments)
     setting = Setting(**{f.name: getattr(options, f.name) for f in fields(Setting)})
     load_system(setting.system)

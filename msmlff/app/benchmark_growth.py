@@ -5,27 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
 from rich.console import Console
 from scipy.stats import t as student
 
-from msmlff.app.benchmark_growth_worker import CUTOFFS, MODELS, MODES, SYSTEMS, Cell, request
-from msmlff.app.benchmark_systems import pack, read_molecules
+from msmlff.app.benchmark_growth_worker import CUTOFFS, MODELS, MODES, SYSTEMS, Cell
+from msmlff.app.benchmark_process import run_alone, write_result
+from msmlff.app.benchmark_systems import TITLES, liquid
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
 
+WORKER = "msmlff.app.benchmark_growth_worker"
 _GIB = (0.25, 0.5, 1, 2, 4, 8, 16)  # ticks
-_TITLES = {"fc43": "liquid C12F27N, 1.88 g/cm³", "nickel": "fcc nickel"}
-_DENSITY = 1.88  # g/cm³, of C12F27N
 _SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 #: Atoms from which on slopes are fitted: below, what every call costs weighs.
 _FIT_FROM = 1000
@@ -35,19 +31,17 @@ def growth_command(arguments: list[str]) -> int:
     """Measure what is missing, write cells, table and figure; returns the exit code."""
     options = _parser().parse_args(arguments)
     cells = _cells(options)
-    unit = pack(read_molecules(options.molecules), _DENSITY) if "fc43" in options.systems else None
+    unit = liquid(options.molecules) if "fc43" in options.systems else None
     console, folder = Console(), options.out / "growth"
     folder.mkdir(parents=True, exist_ok=True)
     for cell in cells:
         file = folder / f"{cell.name}.json"
         if file.is_file():
             continue
-        result = _run(cell, unit if cell.system == "fc43" else None, options.limit)
+        result = run_alone(WORKER, cell, unit if cell.system == "fc43" else None, options.limit)
         result |= {"load_average": os.getloadavg()[0], "versions": versions()}
         result["machine"] = cpu_model() if cell.device == "cpu" else device_name(cell.device)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(file)
+        write_result(file, result)
         console.print(_said(result))
     results = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     (options.out / "growth.md").write_text(to_markdown(results))
@@ -88,31 +82,6 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
         for model in options.models
         for mode in options.modes
     ]
-
-
-def _run(cell: Cell, unit: Atoms | None, limit: float) -> dict[str, Any]:
-    """One measurement in a process of its own; one that fails says why as "skipped"."""
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    environment["OMP_NUM_THREADS"] = str(cell.threads)
-    command = [sys.executable, "-W", "ignore", "-m", "msmlff.app.benchmark_growth_worker"]
-    failed = {**asdict(cell), "real_atoms": cell.atoms}
-    try:
-        done = subprocess.run(
-            command,
-            input=request(cell, unit),
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-            timeout=limit,
-        )
-    except subprocess.TimeoutExpired:
-        return {**failed, "skipped": f"it took longer than {limit:g} s"}
-    if done.returncode == -9:
-        return {**failed, "skipped": "the system ended it: out of memory"}
-    if done.returncode != 0:
-        raise InputError(f"{cell.name}: the measurement failed\n{done.stderr.strip()[-2000:]}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def _said(result: dict[str, Any]) -> str:
@@ -165,7 +134,7 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
 
 
 def _of_system(system: str, results: list[dict[str, Any]]) -> list[str]:
-    lines = ["", f"## {_TITLES[system]}", ""]
+    lines = ["", f"## {TITLES[system]}", ""]
     for model in sorted({r["model"] for r in results}):
         lines.append(f"{model}: {_described(system, model)}.")
     lines += [
@@ -242,8 +211,8 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
                      "linestyle": "-" if mode == "whole" else "--", "label": f"{model}, {mode}"}  # fmt: skip
             row[0].loglog(atoms, [_seconds(r) for r in cells], **style)
             row[1].loglog(atoms, [r["peak_mb"] / 1024 for r in cells], **style)
-        row[0].set(xlabel="atoms", ylabel="s for energy and forces", title=_TITLES[system])
-        row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=_TITLES[system])
+        row[0].set(xlabel="atoms", ylabel="s for energy and forces", title=TITLES[system])
+        row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=TITLES[system])
         row[1].axhline(8.0, color="#9AA1AB", linewidth=0.8)
         row[1].set_yticks(_GIB, labels=[f"{gib:g}" for gib in _GIB])
         row[1].minorticks_off()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from ase import Atoms
 
+from msmlff.app.benchmark_process import requested
 from msmlff.app.benchmark_systems import nickel, repeated
 from msmlff.app.runtime import PeakMemory, keep_freed_memory
 from msmlff.data.collate import collate
@@ -166,25 +166,10 @@ def _fits(model: ForceField, frame: Configuration) -> bool:
     return ChunkedEvaluator(model).memory(frame).of_whole(len(frame)) <= 0.9 * free
 
 
-def request(cell: Cell, unit: Atoms | None) -> str:
-    """What ``main`` reads."""
-    packed = (
-        None
-        if unit is None
-        else {
-            "numbers": unit.numbers.tolist(),
-            "positions": unit.positions.tolist(),
-            "cell": unit.cell.tolist(),
-        }
-    )
-    return json.dumps({"cell": asdict(cell), "unit": packed})
-
-
 def main() -> None:
     """Reads a request as JSON from standard input, prints the result as JSON."""
-    told = json.load(sys.stdin)
-    unit = Atoms(**told["unit"], pbc=True) if told["unit"] else None
-    print(json.dumps(measure(Cell(**told["cell"]), unit)))
+    cell, unit = requested()
+    print(json.dumps(measure(Cell(**cell), unit)))
 
 
 if __name__ == "__main__":

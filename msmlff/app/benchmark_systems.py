@@ -19,6 +19,8 @@ from scipy.spatial.transform import Rotation
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
+TITLES = {"fc43": "liquid C12F27N, 1.88 g/cm³", "nickel": "fcc nickel"}
+_DENSITY = 1.88  # g/cm³, of C12F27N
 #: g/cm³ of 1 amu/Å³.
 _AMU = 1.0 / 0.602214076
 #: Å that atoms of different molecules are kept apart, as far as there is room.
@@ -66,6 +68,11 @@ def read_molecules(path: Path) -> list[Atoms]:
     if len({str(shape.symbols.formula.convert("hill")) for shape in shapes}) > 1:
         raise InputError(f"--molecules {path} has different molecules; write a file with one kind")
     return shapes
+
+
+def liquid(molecules: Path) -> Atoms:
+    """A cell of C12F27N packed to its density from the molecules of a file. Raises as ``read_molecules``."""
+    return pack(read_molecules(molecules), _DENSITY)
 
 
 def pack(shapes: list[Atoms], density: float) -> Atoms:

@@ -129,6 +129,12 @@ def make_batches(
     return train, collate(frames[:1], lists[:1], numbers), numbers, train.num_edges / train.num_atoms
 
 
+def random_model(setting: Setting, code: str, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
+    """Ours ("msmlff", "msmlff-ms") or mace-torch's model of these hyperparameters."""
+    make = _our_model if code.startswith("msmlff") else _their_model
+    return make(setting, code, numbers, neighbors)
+
+
 def _our_model(setting: Setting, code: str, numbers: tuple[int, ...], neighbors: float) -> torch.nn.Module:
     architecture = _architecture(setting, code)
     zeros = (0.0,) * len(numbers)
@@ -218,8 +224,7 @@ def measure(setting: Setting, code: str, task: str) -> dict[str, Any]:
         train, single, numbers, neighbors = make_batches(setting, trained.cutoff, trained.atomic_numbers)
     else:
         train, single, numbers, neighbors = make_batches(setting, setting.cutoff)
-        make = _our_model if code.startswith("msmlff") else _their_model
-        model = make(setting, code, numbers, neighbors)
+        model = random_model(setting, code, numbers, neighbors)
     model = model.to(setting.device).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     training = task == "train"

@@ -137,7 +137,7 @@ def test_command_measures_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     assert measured["real_atoms"] == 108
     assert "| msmace-small | whole | 100 | 0.001 |" in (tmp_path / "growth.md").read_text()
     assert (tmp_path / "growth.png").stat().st_size > 10_000
-    monkeypatch.setattr(benchmark_growth, "_run", lambda *_: pytest.fail("a cell was measured again"))
+    monkeypatch.setattr(benchmark_growth, "run_alone", lambda *_: pytest.fail("a cell was measured again"))
     assert benchmark_command(arguments) == 0
 
 

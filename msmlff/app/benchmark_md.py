@@ -1,0 +1,198 @@
+"""msmlff benchmark md: ns a day and memory of Langevin dynamics, ours against ASE with mace-torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from msmlff.app.benchmark_md_worker import CODES, FRICTION_TIME, SYSTEMS, TEMPERATURE, TIMESTEP, Cell
+from msmlff.app.benchmark_process import run_alone, write_result
+from msmlff.app.benchmark_systems import TITLES, liquid
+from msmlff.app.runtime import cpu_model, device_name, versions
+from msmlff.errors import InputError
+from msmlff.simulation.chunks import free_bytes
+
+_WORKER = "msmlff.app.benchmark_md_worker"
+_NAMES = {"msmlff": "MSMLFF", "mace-torch": "ASE + mace-torch"}
+_SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_NS_A_DAY = 1e-6 * TIMESTEP * 86_400  # of one step a second
+_ROOM = 0.9  # share of the free memory that a measurement is let try
+
+
+def md_command(arguments: list[str]) -> int:
+    """Measure what is missing, write cells, table and figure; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    cells = _cells(options)
+    unit = liquid(options.molecules) if "fc43" in options.systems else None
+    console, folder = Console(), options.out / "md"
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    for cell in cells:
+        file = folder / f"{cell.name}.json"
+        if not file.is_file():
+            result = _too_large(cell, results) or run_alone(
+                _WORKER, cell, unit if cell.system == "fc43" else None, options.limit, cell.preload
+            )
+            result |= {
+                "load_average": os.getloadavg()[0],
+                "versions": versions() | {"mace-torch": version("mace-torch")},
+            }
+            result["machine"] = cpu_model() if cell.device == "cpu" else device_name(cell.device)
+            write_result(file, result)
+            console.print(_said(result))
+        results.append(json.loads(file.read_text()))
+    (options.out / "md.md").write_text(to_markdown(results))
+    draw(results, options.out / "md.png")
+    console.print(f"written: {options.out / 'md.md'}, .png, {folder}/*.json", soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="msmlff benchmark md", description=__doc__)
+    parser.add_argument("--systems", nargs="+", default=["nickel"], choices=SYSTEMS)
+    parser.add_argument("--codes", nargs="+", default=list(CODES), choices=CODES)
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(_SIZES), metavar="ATOMS")
+    parser.add_argument("--molecules", type=Path, help="file with C12F27N molecules; for --systems fc43")
+    for key, kind in (("channels", int), ("hidden_l_max", int), ("l_max", int), ("cutoff", float)):
+        default = getattr(Cell, key)
+        name = f"--{key.replace('_', '-')}"
+        parser.add_argument(name, type=kind, default=default, help=f"of MACE; default {default}")
+    parser.add_argument("--memory-gib", type=float, default=2.0, help="of an evaluation of ours; default 2")
+    parser.add_argument("--tcmalloc", type=Path, help="library that mace-torch gets preloaded")
+    parser.add_argument("--threads", type=int, default=2, help="default 2")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds for a cell; default 900")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the results")
+    return parser
+
+
+def _cells(options: argparse.Namespace) -> list[Cell]:
+    """All measurements, the small ones first."""
+    if "fc43" in options.systems and options.molecules is None:
+        raise InputError("--systems fc43 takes its molecules from a file: write --molecules FILE.xyz")
+    if min(options.sizes) < 1:
+        raise InputError(f"--sizes {min(options.sizes)}: write positive numbers of atoms")
+    if options.tcmalloc is not None and not options.tcmalloc.is_file():
+        raise InputError(f"--tcmalloc {options.tcmalloc}: no such file; write the path of the library")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; write cpu")
+    keys = ("channels", "hidden_l_max", "l_max", "cutoff", "memory_gib", "threads", "device")
+    common = {key: getattr(options, key) for key in keys}
+    return [
+        Cell(system, atoms, code, **common, preload=_preload(options, code))
+        for atoms in sorted(options.sizes)
+        for system in options.systems
+        for code in options.codes
+    ]
+
+
+def _preload(options: argparse.Namespace, code: str) -> str:
+    return str(options.tcmalloc) if options.tcmalloc is not None and code == "mace-torch" else ""
+
+
+def _too_large(cell: Cell, before: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """A result that says so, where the memory of the same with fewer atoms, in proportion, is not free."""
+    same = [r for r in before if (r["system"], r["code"]) == (cell.system, cell.code)]
+    if not same or cell.code == "msmlff":
+        return None
+    last = same[-1]
+    failed = {"system": cell.system, "atoms": cell.atoms, "code": cell.code, "real_atoms": cell.atoms}
+    if "skipped" in last:
+        return failed | {"skipped": "too large already with fewer atoms"}
+    needed = last["base_mb"] + (last["peak_mb"] - last["base_mb"]) * cell.atoms / last["real_atoms"]
+    if needed * 2**20 <= _ROOM * free_bytes(torch.device(cell.device)):
+        return None
+    return failed | {"skipped": f"about {needed / 1024:.0f} GiB in proportion to fewer atoms; not free"}
+
+
+def _said(result: dict[str, Any]) -> str:
+    what = f"{result['system']:7} {result['code']:10} {result['real_atoms']:7}"
+    if "skipped" in result:
+        return f"{what}  not measured: {result['skipped']}"
+    return f"{what} {1e3 * result['step_s']:11.1f} ms a step {result['peak_mb']:8.0f} MB"
+
+
+def to_markdown(results: list[dict[str, Any]]) -> str:
+    """A table a system, ours beside the peer's."""
+    first = next(r for r in results if "skipped" not in r)
+    loads = [r["load_average"] for r in results]
+    hidden = " + ".join(f"{first['channels']}x{l}{'eo'[l % 2]}" for l in range(first["hidden_l_max"] + 1))
+    tuned = " with tcmalloc" if any(r.get("preload") for r in results) else ""
+    lines = [
+        "# Dynamics: MSMLFF against ASE with mace-torch",
+        "",
+        f"MACE of {hidden}, l_max {first['l_max']}, correlation 3, 2 layers, {first['cutoff']:g} Å, random "
+        f"weights, float32; Langevin, {TIMESTEP:g} fs, {TEMPERATURE:g} K, friction 1/({FRICTION_TIME:g} fs).",
+        f"{first['machine']}, {first['threads']} threads, load {min(loads):.1f} to {max(loads):.1f}; torch "
+        f"{first['versions']['torch']}, ASE {first['versions']['ase']}, mace-torch "
+        f"{first['versions']['mace-torch']}{tuned}. Each line is a process of its own: the mean of the steps "
+        "of 20 s (up to 200 of them, at least one) after two; peak memory of the process, ours in pieces "
+        f"beyond {first['memory_gib']:g} GiB.",
+    ]
+    for system in SYSTEMS:
+        some = [r for r in results if r["system"] == system]
+        if some:
+            lines += ["", f"## {TITLES[system]}", ""]
+            ours, theirs = (f"{name} ms a step | ns a day | MB" for name in _NAMES.values())
+            lines.append(f"| atoms | {ours} | {theirs} | times faster | times less memory |")
+            lines.append("| --- |" + " --- |" * 8)
+            lines += [_row(some, atoms) for atoms in sorted({r["atoms"] for r in some})]
+    return "\n".join([*lines, ""])
+
+
+def _row(results: list[dict[str, Any]], atoms: int) -> str:
+    by_code = {r["code"]: r for r in results if r["atoms"] == atoms}
+    ours, theirs = (by_code.get(code) for code in CODES)
+    sizes = [r["real_atoms"] for r in by_code.values() if "skipped" not in r]
+    ratios = ["", ""]
+    if ours and theirs and "skipped" not in ours and "skipped" not in theirs:
+        ratios = [f"{theirs['step_s'] / ours['step_s']:.1f}", f"{theirs['peak_mb'] / ours['peak_mb']:.1f}"]
+    cells = [f"{max(sizes, default=atoms):,}", *_figures(ours), *_figures(theirs), *ratios]
+    return f"| {' | '.join(cells)} |"
+
+
+def _figures(result: dict[str, Any] | None) -> list[str]:
+    if result is None:
+        return ["", "", ""]
+    if "skipped" in result:
+        return [result["skipped"], "", ""]
+    step = result["step_s"]
+    return [f"{1e3 * step:,.1f}", f"{_NS_A_DAY / step:.3g}", f"{result['peak_mb']:,.0f}"]
+
+
+def draw(results: list[dict[str, Any]], file: Path) -> None:
+    """ns a day and memory against atoms, a row of panels a system."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    measured = [r for r in results if "skipped" not in r]
+    systems = [s for s in SYSTEMS if any(r["system"] == s for r in measured)]
+    figure, panels = plt.subplots(
+        len(systems), 2, figsize=(9.0, 3.6 * len(systems)), squeeze=False, constrained_layout=True
+    )
+    styles = dict(zip(CODES, (("#0072B2", "o"), ("#D55E00", "s")), strict=True))
+    for row, system in zip(panels, systems, strict=True):
+        for code, (colour, marker) in styles.items():
+            cells = [r for r in measured if (r["system"], r["code"]) == (system, code)]
+            atoms = [r["real_atoms"] for r in cells]
+            style = {"color": colour, "marker": marker, "markersize": 4, "label": _NAMES[code]}
+            row[0].loglog(atoms, [_NS_A_DAY / r["step_s"] for r in cells], **style)
+            row[1].loglog(atoms, [r["peak_mb"] / 1024 for r in cells], **style)
+        row[0].set(xlabel="atoms", ylabel="ns a day", title=TITLES[system])
+        row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=TITLES[system])
+        row[1].axhline(8.0, color="#9AA1AB", linewidth=0.8)
+        row[0].legend(fontsize=8, frameon=False)
+        for panel in row:
+            panel.grid(True, which="major", color="#E8EBEF")
+            panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
