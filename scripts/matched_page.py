@@ -50,6 +50,16 @@ def times(result: dict[str, Any], code: str, task: str) -> tuple[float, str, flo
     return best
 
 
+def titles(result: dict[str, Any]) -> dict[str, str]:
+    """What was measured: title by task. An evaluation takes one frame, whatever the batch is."""
+    atoms = {run["task"]: run["atoms"] for run in result["runs"]}
+    batch = result["setting"]["batch"]
+    found = {"train": f"training step of {batch} frames ({atoms['train']} atoms)"}
+    if batch == 5:
+        found["evaluate"] = f"energy and forces of {atoms['evaluate']} atoms"
+    return found
+
+
 def section(pool: Path) -> list[str]:
     """Errors and times of a pool."""
     steps = sorted({json.loads(f.read_text())["steps"] for f in pool.glob("*/seed*/record.json")})
@@ -76,7 +86,7 @@ def section(pool: Path) -> list[str]:
     for peer, (ours, package) in PEERS.items():
         for file in sorted(pool.glob(f"{peer}_*_matched.json")):
             result = json.loads(file.read_text())
-            for task, title in (("train", "training step"), ("evaluate", "energy and forces")):
+            for task, title in titles(result).items():
                 a, b = times(result, "msmlff", task), times(result, package, task)
                 cells = (f"{title}, {ours} against {package}", a[1], b[1], f"{b[0] / a[0]:.1f}")
                 lines.append(f"| {' | '.join(cells)} | {a[2]:.0f} | {b[2]:.0f} |")
@@ -85,8 +95,8 @@ def section(pool: Path) -> list[str]:
     return [
         *lines,
         "",
-        "Five frames of the test set a training step, one an evaluation; median (range); each code with the "
-        f"allocator that serves it best (default or tcmalloc). {'; '.join(sorted(machines))}.",
+        "Frames of the test set, evenly spread; median (range); each code with the allocator that serves it "
+        f"best (default or tcmalloc). {'; '.join(sorted(machines))}.",
     ]
 
 

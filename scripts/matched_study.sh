@@ -33,12 +33,13 @@ study() { # POOL STEPS CUTOFF BEYOND SHORT LONG CHANNELS, then overrides of the 
 [ -n "${ONLY_TIMES:-}" ] || study organics 1000 5.0 6.0 5.0 6.0 128 pool=organics pool.path="$data/organics_gfn2xtb"
 [ -n "${ONLY_TIMES:-}" ] || study dense_hydrogen_pbe 500 3.5 4.5 3.0 4.0 64 pool=dense_hydrogen_pbe pool.path="$data/dense_hydrogen_pbe"
 
-times() { # POOL CUTOFF FRAMES
-    local common=(--system "$3" --cutoff "$2" --rounds "${ROUNDS:-3}" --out "$out/$1")
+times() { # POOL CUTOFF FRAMES BATCH
+    local common=(--system "$3" --cutoff "$2" --batch "$4" --rounds "${ROUNDS:-3}" --out "$out/$1")
     "$python" -m msmlff.app benchmark --model mace --ours "$out/$1/msmace/seed1/model.safetensors" "${common[@]}"
     [ -z "$nequip" ] || "$python" -m msmlff.app benchmark --model nequip --channels 32 --l-max 2 --layers 4 --nequip-python "$nequip" \
         --ours "$out/$1/msnequip/seed1/model.safetensors" "${common[@]}"
 }
-times organics 5.0 "$data"/organics_gfn2xtb/test*
-times dense_hydrogen_pbe 3.5 "$data"/dense_hydrogen_pbe/test*
+times organics 5.0 "$data"/organics_gfn2xtb/test* 5
+times organics 5.0 "$data"/organics_gfn2xtb/test* 20 # as many atoms as in five of the larger frames
+times dense_hydrogen_pbe 3.5 "$data"/dense_hydrogen_pbe/test* 5
 "$python" "$root/scripts/matched_page.py" "$out"

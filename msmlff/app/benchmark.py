@@ -65,6 +65,7 @@ def benchmark_command(arguments: list[str]) -> int:
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{setting.model}_{Path(setting.system).name.split('.')[0]}_{setting.channels}_{setting.dtype}"
+    name += "" if setting.batch == Setting.batch else f"_batch{setting.batch}"
     name += "_matched" if setting.ours else ""
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / f"{name}.md").write_text(table)

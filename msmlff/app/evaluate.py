@@ -206,9 +206,8 @@ def _runs(config: DictConfig) -> list[tuple[str, int | None]]:
             own = [config.replica] if config.replica is not None else replicas_in(path)
         except InputError as error:
             raise InputError(f"trajectory: {error}") from None
-        if len(own) > 1:
-            check_one_state(Path(path))
         found += [(path, replica) for replica in own]
+    check_one_state(found)
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from msmlff.analysis.trajectory_files import replica_of
 from msmlff.app.config import compose_run
 from msmlff.app.folder import CONFIG
 from msmlff.app.hydra_run import run_hydra
@@ -87,21 +88,37 @@ def failures(trajectory: Path, replica: int | None) -> tuple[str, ...]:
     return tuple(text for text in messages if text.startswith(f"replica {replica} "))
 
 
-def check_one_state(trajectory: Path) -> None:
-    """Whether the replicas beside a trajectory were simulated alike, so that they have a mean.
+def check_one_state(runs: Sequence[tuple[str, int | None]]) -> None:
+    """Whether trajectories were simulated alike, so that they have a mean.
+
+    Args:
+        runs: (path, replica) of each; None: the only one.
 
     Raises:
-        InputError: their temperatures differ, by the simulation's config.yaml.
+        InputError: their temperatures differ, by the config.yaml beside them.
     """
+    first: dict[str, tuple[Any, str]] = {}
+    for path, replica in runs:
+        name = path if replica is None else f"{path}, replica {replica}"
+        for key, kelvin in _bath(Path(path), replica).items():
+            before, other = first.setdefault(key, (kelvin, name))
+            if kelvin != before:
+                raise InputError(
+                    f"trajectory: simulated with {key}={before} ({other}) and {kelvin} ({name}), which have "
+                    "no mean: write replica=K for one of them, or trajectory=[...] of files of one state"
+                )
+
+
+def _bath(trajectory: Path, replica: int | None) -> dict[str, Any]:
+    """Temperatures in K of a replica's bath, by key; those that are not known are left out."""
     folder = trajectory if trajectory.is_dir() else trajectory.parent
     if not (folder / CONFIG).is_file():
-        return
+        return {}
     config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     assert isinstance(config, dict)
-    for key in ("temperature", "temperature_end"):
-        kelvin = config.get(key)
-        if isinstance(kelvin, list) and len(set(kelvin)) > 1:
-            raise InputError(
-                f"trajectory: the replicas in {trajectory} were simulated with {key}={kelvin}: write "
-                "replica=K for one of them, or trajectory=[...] for the mean over files of one state"
-            )
+    found = {key: config.get(key) for key in ("temperature", "temperature_end")}
+    for key, kelvin in found.items():
+        if isinstance(kelvin, list):
+            number = replica_of(trajectory, replica)
+            found[key] = kelvin[number] if number is not None and number < len(kelvin) else None
+    return {key: kelvin for key, kelvin in found.items() if kelvin is not None}

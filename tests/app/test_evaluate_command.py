@@ -242,9 +242,19 @@ def test_replicas_that_have_no_mean(
     evaluate: Evaluate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     simulated(tmp_path / "run", "temperature: [300.0, 300.0, 900.0]\n")
+    files = [f"run/trajectory_{k}.extxyz" for k in range(3)]
     assert evaluate("trajectory=run", "replica=2", "observables=[density]") == 0
+    assert evaluate(f"trajectory=[{files[0]},{files[1]}]", "observables=[density]") == 0
     assert evaluate("trajectory=run") == 2
-    assert "simulated with temperature=[300.0, 300.0, 900.0]: write replica=K" in error(capfd)
+    message = (
+        "temperature=300.0 (run, replica 0) and 900.0 (run, replica 2), which have no mean: write replica"
+    )
+    assert message in error(capfd)
+    assert evaluate(f"trajectory=[{files[0]},{files[2]}]") == 2
+    assert f"temperature=300.0 ({files[0]}) and 900.0 ({files[2]})" in error(capfd)
+    simulated(tmp_path / "cold", "temperature: 100.0\n")
+    assert evaluate(f"trajectory=[{files[0]},cold/trajectory_0.extxyz]") == 2
+    assert f"temperature=300.0 ({files[0]}) and 100.0 (cold" in error(capfd)
     write(tmp_path / "run" / "trajectory_1.extxyz", bulk("Al", cubic=True))
     (tmp_path / "run" / "config.yaml").write_text("temperature: 300.0\n")
     assert evaluate("trajectory=run") == 2
