@@ -40,6 +40,7 @@ def md_command(arguments: list[str]) -> int:
             result = _too_large(cell, results) or run_alone(
                 _WORKER, cell, unit if cell.system == "fc43" else None, options.limit, cell.preload
             )
+            result["preload"] = Path(cell.preload).name  # no paths of this machine
             result |= {
                 "load_average": os.getloadavg()[0],
                 "versions": versions() | {"mace-torch": version("mace-torch")},

@@ -93,15 +93,16 @@ def frame_table(done: Sequence[Relaxed]) -> Table:
 
 def crystal_table(element: str, found: Mapping[str, Sequence[Crystal]]) -> Table:
     """Bond length, energy and c/a of each crystal, by the model and by the reference below it."""
-    columns = [element, *(["by"] if len(found) > 1 else []), "bond Å", "eV/atom", "c/a"]
+    columns = [element, *(["by"] if len(found) > 1 else []), "bond Å", "eV/atom", "c/a", ""]
     table = _table(columns, "bond: nearest neighbours; c/a is relaxed unless the name gives it")
     for rows in zip(*found.values(), strict=True):
         for source, crystal in zip(found, rows, strict=True):
             name = crystal.structure if crystal is rows[0] else ""
             ratio = "" if np.isnan(crystal.ratio) else f"{crystal.ratio:.4f}"
-            cells = [f"{crystal.bond:.4f}", f"{crystal.energy:.5f}", ratio]
+            lower = "" if np.isnan(crystal.lower) else f"[yellow]lower at {crystal.lower:.2f} Å[/]"
+            cells = [f"{crystal.bond:.4f}", f"{crystal.energy:.5f}", ratio, lower]
             if crystal.problem:
-                cells = ["[yellow]no minimum[/]", "", ""]
+                cells = ["[yellow]no minimum[/]", "", "", ""]
             table.add_row(name, *([source] if len(found) > 1 else []), *cells)
     return table
 

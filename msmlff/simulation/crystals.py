@@ -18,8 +18,8 @@ from msmlff.errors import InputError
 IDEAL, SQRT3 = float(np.sqrt(8 / 3)), float(np.sqrt(3))
 #: c/a of the hcp rows: relaxed with the bond length, or held.
 STRUCTURES: dict[str, float | None] = {"fcc": None, "bcc": None, "hcp": None, "hcp, c/a = √3": SQRT3}
-#: Bond lengths that are tried, relative to the guess; the lowest energy must lie inside.
-_SCAN = np.linspace(0.75, 1.3, 12)
+#: Bond lengths that are tried, relative to the guess; the minimum nearest to it is taken.
+_SCAN = np.linspace(0.75, 1.3, 23)
 _RATIOS = (1.3, 2.1)  # of c/a, where hcp is hcp
 
 
@@ -33,6 +33,8 @@ class Crystal:
         energy: eV per atom.
         ratio: c/a of hcp; NaN of the others.
         atoms: the primitive cell.
+        lower: Å, a bond length outside the well of this minimum at which the energy is lower still, as in the
+            holes that models have where they were not trained; NaN where none was met.
         problem: why there is no minimum, the numbers then being NaN; "" where there is one.
     """
 
@@ -41,6 +43,7 @@ class Crystal:
     energy: float
     ratio: float
     atoms: Atoms
+    lower: float = np.nan
     problem: str = ""
 
     @property
@@ -53,7 +56,8 @@ class Crystal:
         if self.problem:
             return {"structure": self.structure, "problem": self.problem}
         found: dict[str, Any] = {"structure": self.structure, "bond_A": self.bond, "energy_eV": self.energy}
-        return found | ({} if np.isnan(self.ratio) else {"c/a": self.ratio})
+        found |= {} if np.isnan(self.ratio) else {"c/a": self.ratio}
+        return found | ({} if np.isnan(self.lower) else {"lower_at_A": self.lower})
 
 
 def crystal(structure: str, element: str, bond: float, ratio: float = IDEAL) -> Atoms:
@@ -87,7 +91,7 @@ def relaxed_crystals(element: str, calculator: Calculator, guess: float | None =
 
     Raises:
         InputError: no such element; none of the structures has a minimum between 0.75 and 1.3 times the
-            guess; what the calculator refuses.
+            guess; what the calculator refuses. Of several minima the one nearest to the guess is taken.
     """
     if element not in atomic_numbers or element == "X":
         raise InputError(f"crystals: {element!r} is no chemical symbol")
@@ -119,32 +123,37 @@ def _relaxed(structure: str, element: str, calculator: Calculator, guess: float)
         return float(atoms.get_potential_energy()) / len(atoms)
 
     try:
-        bond = _bond(energy, guess)
+        bond, lower = _bond(energy, guess)
         if structure == "hcp":
             bond, ratio = _with_ratio(energy, bond)
     except _NoMinimumError as error:
         start = crystal(structure, element, guess, ratio or IDEAL)
-        return Crystal(structure, np.nan, np.nan, np.nan, start, f"{structure} {error}")
+        return Crystal(structure, np.nan, np.nan, np.nan, start, problem=f"{structure} {error}")
     atoms = crystal(structure, element, bond, ratio or IDEAL)
-    return Crystal(structure, bond, energy(bond, ratio or IDEAL), ratio or np.nan, atoms)
+    return Crystal(structure, bond, energy(bond, ratio or IDEAL), ratio or np.nan, atoms, lower)
 
 
 class _NoMinimumError(Exception):
     """The energy has no minimum where it is looked for."""
 
 
-def _bond(energy: Callable[[float], float], guess: float) -> float:
-    """The bond length of least energy: a scan, then Brent's method about its lowest point."""
+def _bond(energy: Callable[[float], float], guess: float) -> tuple[float, float]:
+    """The bond length of the minimum nearest to the guess, by a scan and Brent's method in its well; and one
+    of a lower energy elsewhere in the scan, NaN if there is none."""
     lengths = guess * _SCAN
-    values = [energy(float(length)) for length in lengths]
-    low = int(np.argmin(values))
-    if low in (0, len(values) - 1) or not values[low] < min(values[low - 1], values[low + 1]):
+    values = np.array([energy(float(length)) for length in lengths])
+    inner = values[1:-1]
+    wells = 1 + np.flatnonzero((inner < values[:-2]) & (inner < values[2:]))
+    if not len(wells):
         raise _NoMinimumError(
             f"has no minimum of the energy between bond lengths of {lengths[0]:.2f} and {lengths[-1]:.2f} Å; "
             "if there should be one elsewhere, give bond=LENGTH near it"
         )
+    low = int(wells[np.argmin(np.abs(np.log(lengths[wells] / guess)))])
     bracket = (lengths[low - 1], lengths[low], lengths[low + 1])
-    return float(minimize_scalar(energy, bracket=bracket, method="brent", options={"xtol": 1e-7}).x)
+    found = minimize_scalar(energy, bracket=bracket, method="brent", options={"xtol": 1e-7})
+    deepest = int(np.argmin(values))
+    return float(found.x), float(lengths[deepest]) if values[deepest] < found.fun else np.nan
 
 
 def _with_ratio(energy: Callable[[float, float], float], bond: float) -> tuple[float, float]:

@@ -85,6 +85,25 @@ class OnlyFcc(EMT):
             self.results["energy"] = -atoms.get_volume()
 
 
+class Hole(EMT):
+    """EMT whose energy falls without end below a bond length of about 2.2 Å."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()) -> None:  # type: ignore[no-untyped-def]
+        super().calculate(atoms, properties, system_changes)
+        side = (atoms.get_volume() / len(atoms)) ** (1 / 3)
+        self.results["energy"] -= 5e3 * len(atoms) * max(0.0, 2.0 - side) ** 2
+
+
+def test_a_hole_elsewhere_does_not_take_the_minimum_away() -> None:
+    rows = relaxed_crystals("Cu", Hole())
+    for row, right in zip(rows, relaxed_crystals("Cu", EMT()), strict=True):
+        assert row.bond == pytest.approx(right.bond, abs=1e-6)
+        assert row.energy == pytest.approx(right.energy, abs=1e-9)
+        assert np.isnan(right.lower)
+        assert 1.5 < row.lower < 2.2
+        assert row.as_json()["lower_at_A"] == row.lower
+
+
 def test_a_structure_without_a_minimum_does_not_hide_the_others() -> None:
     rows = relaxed_crystals("Cu", OnlyFcc())
     assert [bool(row.problem) for row in rows] == [False, True, True, True]
