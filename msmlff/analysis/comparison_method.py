@@ -1,5 +1,13 @@
 """How the figures of a comparison are made, in the words of the page: a title, then paragraphs."""
 
+PROBE = (
+    "Every error on this page is that of a small, fast model, not of a network: the ridge regression "
+    "RidgeProbe, linear in random features of the atomic cluster expansion up to four bodies and fitted "
+    "exactly to the energies and forces of the chosen frames, its ridge chosen on the validation frames; a "
+    "network may tell frames apart that it cannot."
+)
+"""What a page says first where RidgeProbe (training/probe.py) was the learner of all its studies."""
+
 METHOD_TITLE = "How the figures are made"
 
 METHOD = (

@@ -12,6 +12,7 @@ from msmlff.analysis.comparison import ALPHA, Against, Comparison, Row
 from msmlff.analysis.comparison_cells import BASELINE, FULL, Study
 from msmlff.analysis.comparison_coverage import Correlation, correlations, costs
 from msmlff.analysis.comparison_figures import FORCE, METRICS, Metric
+from msmlff.analysis.comparison_method import PROBE
 from msmlff.analysis.comparison_words import CPD, estimate, findings, p_value, percent, plain, ratio, seconds
 from msmlff.analysis.tables import NOTHING, figure
 
@@ -361,8 +362,9 @@ def _last_line(message: str) -> str:
 
 
 def summary_part(studies: Mapping[str, Study]) -> Part:
-    """Rank, ratio and verdict of every selector on every pool."""
-    part = Part("All pools")
+    """What learned, then rank, ratio and verdict of every selector on every pool."""
+    learners = {str(s.settings.get("settings", {}).get("learner._target_")) for s in studies.values()}
+    part = Part("All pools", [PROBE] if all(name.endswith(".RidgeProbe") for name in learners) else [])
     for metric in METRICS:
         found = {name: Comparison(study, metric.key) for name, study in studies.items()}
         found = {name: comparison for name, comparison in found.items() if comparison.has_values}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,14 @@ def choose(
     choice: Choice,
     folder: Path,
     console: Console,
+    on_map: Callable[[Selection, PoolMap], None] | None = None,
 ) -> tuple[Selection, PoolMap | None]:
-    """Distil the pool and write selection.json, pool_map.npz and selected.extxyz into ``folder``."""
+    """Distil the pool and write selection.json, pool_map.npz and selected.extxyz into ``folder``; ``on_map``
+    is called as by ``distill``."""
     rules = Rules(choice.rules.must, choice.rules.forbidden, _named_groups(choice.rules.quotas, pool.group))
+    reference = _reference(choice.reference, pool)
+    # before the spinner: where the features must be computed they have a bar of their own
+    features = None if descriptor is None else descriptor(pool)
     threads = 1 if pool.num_atoms.sum() <= FEW_ATOMS else None
     blas = ThreadpoolController().select(internal_api="openblas")
     with console.status("choosing frames"), blas.limit(limits=threads):
@@ -94,24 +99,30 @@ def choose(
             pool,
             selector,
             choice.budget,
-            descriptor=descriptor,
+            descriptor=None if features is None else lambda _: features,
             seed=choice.seed,
-            reference=_reference(choice.reference),
+            reference=reference,
             rules=rules,
+            on_map=on_map,
         )
     write_distillation(folder, pool, selection, chart)
     return selection, chart
 
 
-def _reference(reference: str | Sequence[int] | None) -> Selection | Sequence[int] | None:
+def _reference(reference: str | Sequence[int] | None, pool: FrameStore) -> Selection | Sequence[int] | None:
     if not isinstance(reference, str):
         return reference
     try:
-        return Selection.load(reference)
+        selection = Selection.load(reference)
     except InputError as error:
         raise InputError(
             f"reference={reference}: {error}; give a selection.json or a list of frame numbers"
         ) from None
+    try:
+        selection.check_pool(pool.hash, len(pool))
+    except InputError as error:
+        raise InputError(f"reference={reference}: {error}") from None
+    return selection
 
 
 def _named_groups(quotas: Any, groups: np.ndarray) -> Any:

@@ -7,10 +7,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from msmlff.app.choose import build_descriptor
-from msmlff.app.compare_jobs import read_pool
+from msmlff.app.compare_jobs import read_pool, seen_frames
 from msmlff.app.config import build, typed
 from msmlff.app.runtime import pick_device
 from msmlff.data.pools import PoolSpec
+from msmlff.data.store import FrameStore
 from msmlff.distill.budget import Budget
 from msmlff.errors import InputError
 
@@ -24,16 +25,20 @@ def check_study(config: DictConfig) -> dict[str, str]:
 
     Raises:
         InputError: a pool without validation or test frames, budgets or seeds that are none, a share of the
-            pool that is none, a learner or descriptor with wrong settings, no GPU.
+            pool that is none or that gives less than a budget, a learner or descriptor with wrong settings,
+            no descriptor, no GPU.
     """
     device = pick_device(config.device)
     _check_numbers(config)
+    if config.get("descriptor") is None:
+        raise InputError(
+            "a comparison needs a descriptor: leave out ~descriptor, or write descriptor=untrained_mace"
+        )
     pool = read_pool(typed(PoolSpec, config.pool, "pool"))
+    _check_room(config, pool.train)
     build(config.learner, "learner").on(device)
-    content = {}
-    if config.descriptor is not None:
-        settings = build_descriptor(config.descriptor, device).settings()
-        content = {f"descriptor {key}": str(value) for key, value in settings.items()}
+    settings = build_descriptor(config.descriptor, device).settings()
+    content = {f"descriptor {key}": str(value) for key, value in settings.items()}
     parts = {"train": pool.train, "val": pool.val, "test": pool.test}
     return content | {f"{part} frames": store.hash for part, store in parts.items() if store is not None}
 
@@ -55,3 +60,17 @@ def _check_numbers(config: DictConfig) -> None:
     share = config.subpool
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(f"subpool={share}: write a share of the pool above 0 and up to 1")
+
+
+def _check_room(config: DictConfig, pool: FrameStore) -> None:
+    """No budget above what a selection seed sees; of atoms and cost, above what it sees on average."""
+    unit, share = str(config.unit), float(config.subpool)
+    room: float = seen_frames(pool, share)
+    if unit != "frames":
+        room = share * float(Budget(None, unit, config.cost_exponent).costs(pool.num_atoms).sum())
+    if max(config.budgets) > room * (1 + 1e-5):
+        most = f"{room:.6g}" if unit == "cost" else f"{int(room)}"
+        raise InputError(
+            f"budgets={config.budgets}: subpool={share:g} of the pool's {len(pool)} training frames gives "
+            f"{most} {unit}: write budgets up to {most}, or a larger subpool"
+        )

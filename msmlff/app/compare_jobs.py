@@ -173,10 +173,15 @@ class Choices:
         return selection, time.perf_counter() - started
 
 
+def seen_frames(pool: FrameStore, share: float) -> int:
+    """Frames that every selection seed sees."""
+    return round(share * len(pool))
+
+
 def _hidden(pool: FrameStore, share: float, seed: int) -> list[int]:
     """Frames that this selection seed does not see."""
     order = np.random.default_rng([seed, 7]).permutation(len(pool))
-    return sorted(order[round(share * len(pool)) :].tolist())
+    return sorted(order[seen_frames(pool, share) :].tolist())
 
 
 def _facts(cell: Cell, pool: Pool, config: DictConfig, choices: Choices | InputError) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from msmlff.errors import InputError
 
 T = TypeVar("T")
 MAX_NAME = 120
+LAUNCHER = "hydra/launcher"
 
 
 def typed(cls: type[T], node: Any, key: str) -> T:
@@ -183,7 +184,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         loader = GlobalHydra.instance().config_loader()
         with _explaining(config_name, ()):
             parser = OverridesParser.create(config_loader=loader)
-            parsed = [o for o in parser.parse_overrides(options.overrides) if not o.is_hydra_override()]
+            parsed = [o for o in parser.parse_overrides(options.overrides) if _is_looked_at(o)]
             values = [_values(o, options.multirun) for o in parsed]
         first = [texts[0] for texts in values]
         with _explaining(config_name, first):
@@ -232,11 +233,18 @@ def _check_complete(node: Any, parent: str = "") -> None:
         raise InputError(f"{key} has no value and must be given: write {key}=...")
 
 
+def _is_looked_at(override: Override) -> bool:
+    """Not Hydra's own settings, which decide nothing here; but a launcher may be a plugin that is absent."""
+    return not override.is_hydra_override() or override.key_or_group == LAUNCHER
+
+
 def _explained(text: str, config_name: str, overrides: Sequence[str]) -> str:
     """What Hydra found wrong, in the words of this program where they say more."""
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         return _unknown(key[1], config_name, overrides)
+    if f"Could not find '{LAUNCHER}/submitit" in text:
+        return f"{LAUNCHER}=submitit_slurm and submitit_local are a plugin: pip install 'msmlff[slurm]'"
     choice = re.search(rf"Could not find '{GROUP}/([^']+)'", text)
     return explain(choice[1]) if choice else _without_paths(text)
 

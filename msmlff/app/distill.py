@@ -5,6 +5,7 @@ With a cached descriptor the command takes less time than torch takes to import:
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +17,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from msmlff import __version__
 from msmlff.app.choose import Choice, choose, descriptor_of
 from msmlff.app.config import build, check_values, typed
 from msmlff.app.folder import CHART, MAP, claim_for_distill
 from msmlff.app.guard import Job, run_guarded
-from msmlff.app.map_process import draw, drawing_process
+from msmlff.app.map_process import drawing_process
 from msmlff.app.record import Record, now
 from msmlff.app.runtime import command_line, git_revision, keep_freed_memory, limit_threads, shown_path
 from msmlff.data.pools import Pool, PoolSpec, load_pool
 from msmlff.distill.coverage_table import coverage_table
+from msmlff.distill.pool_map import PoolMap
 from msmlff.distill.selection import Selection
 
 
@@ -60,16 +63,28 @@ def run(config: DictConfig, job: Job, console: Console) -> None:
         # matplotlib takes as long to import as most selectors to choose: it does so meanwhile, elsewhere
         drawn = config.map and descriptor is not None
         artist = stack.enter_context(drawing_process()) if drawn else None
-        with console.status(f"reading pool {spec.name}"):
+        with console.status(f"reading pool {spec.name}"), warnings.catch_warnings(record=True) as found:
             # every frame of a single file is up for choice: nothing is split off for validation
             pool = load_pool(replace(spec, fractions={}))
+        for warning in found:  # of the pool's door: as lines of a train run's start page, not of source
+            note = Text.assemble((" ! ", "bold yellow"), str(warning.message))
+            console.print(note, highlight=False, soft_wrap=True)
         selector = build(config.selector, "selector")
-        selection, chart = choose(pool.train, selector, descriptor, Choice.of(config), job.folder, console)
-        if artist is not None and chart is not None:
-            method = selection.record["selector"]
-            title = f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {method}"
-            groups = spec.group_label or spec.keys.group or "group"
-            draw(artist, job.folder / CHART, job.folder / MAP, title, groups)
+
+        def draw(selection: Selection, chart: PoolMap) -> None:
+            """While the coverage is computed."""
+            if artist is not None:
+                method = selection.record["selector"]
+                title = f"{spec.name}: {len(selection)} of {len(chart.chosen)} frames by {method}"
+                groups = spec.group_label or spec.keys.group or "group"
+                chart.save(job.folder / CHART)
+                artist.begin(job.folder / CHART, job.folder / MAP, title, groups)
+
+        selection, _ = choose(
+            pool.train, selector, descriptor, Choice.of(config), job.folder, console, on_map=draw
+        )
+        if artist is not None:
+            artist.finish()
     _show(pool, selection, job.folder, console)
     record.update(status="finished", finished=now())
 

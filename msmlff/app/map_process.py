@@ -6,35 +6,53 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-Process = subprocess.Popen[str]
+
+class Artist:
+    """A process that waits for something to draw."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "msmlff.app.map_process"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._picture: Path | None = None
+
+    def begin(self, chart: Path, picture: Path, title: str, groups: str) -> None:
+        """Let it draw the map in the file ``chart`` (``PoolMap.save``)."""
+        order = {"chart": str(chart), "path": str(picture), "title": title, "group_name": groups}
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended: ``finish`` says why
+            self._process.stdin.write(json.dumps(order))
+            self._process.stdin.close()
+        self._process.stdin = None
+        self._picture = picture
+
+    def finish(self) -> None:
+        """Returns when the picture is there.
+
+        Raises:
+            RuntimeError: with what the process said.
+        """
+        _, said = self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError(f"drawing {self._picture} failed:\n{said}")
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 @contextmanager
-def drawing_process() -> Iterator[Process]:
-    """A process that waits for :func:`draw`; one that never gets anything to draw ends with the block."""
-    command = [sys.executable, "-m", "msmlff.app.map_process"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def drawing_process() -> Iterator[Artist]:
+    """An artist, whose process ends with the block."""
+    artist = Artist()
     try:
-        yield process
+        yield artist
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-
-
-def draw(process: Process, chart: Path, picture: Path, title: str, groups: str) -> None:
-    """Draw the map in the file ``chart`` (``PoolMap.save``); returns when ``picture`` is there.
-
-    Raises:
-        RuntimeError: with what the process said.
-    """
-    order = {"chart": str(chart), "path": str(picture), "title": title, "group_name": groups}
-    _, said = process.communicate(json.dumps(order))
-    if process.returncode:
-        raise RuntimeError(f"drawing {picture} failed:\n{said}")
+        artist.stop()
 
 
 def main() -> None:

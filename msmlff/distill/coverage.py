@@ -12,7 +12,7 @@ from msmlff.distill.coverage_tails import Chosen, tails
 from msmlff.distill.entropy import exponents
 from msmlff.distill.features import Features
 from msmlff.distill.selection import Selection
-from msmlff.distill.space import principal_space
+from msmlff.distill.space import principal_space, varying
 
 if TYPE_CHECKING:
     from msmlff.data.store import FrameStore
@@ -62,7 +62,7 @@ def coverage(
     """
     ids = np.union1d(selection.ids, np.asarray(selection.record.get("reference", []), dtype=np.int64))
     pooled = features.pooled(pooling)
-    if len(features) < 2 or not np.ptp(pooled, axis=0).any():
+    if len(features) < 2 or not varying(pooled).any():
         return {}
     rng = np.random.default_rng(0)
     space = principal_space(pooled, variance=0.95)

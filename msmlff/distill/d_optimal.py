@@ -7,6 +7,7 @@ descriptor, before there is a potential.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from msmlff.errors import InputError
 
 TIE = 1e-9
 FRAMES = 256  # whose determinants are computed at a time
+MEMORY = 1 << 30  # bytes of all frames' moments; fewer components are kept where they would take more
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class DOptimal(Selector):
     where sizes differ and labels are paid by the atom, write per_atom=true.
 
     Attributes:
-        components: principal components of the environments' standardised columns.
+        components: principal components of the environments' standardised columns; fewer, as the details then
+            say, where the frames' moments would take more than 1 GiB.
         noise: variance of an environment's noise, in units of the prior variance of its energy; the smaller,
             the more a direction counts that nothing chosen has shown.
 
@@ -73,7 +76,11 @@ class DOptimal(Selector):
             scores[i] = bounds[ids[i]]
             bounds[ids[i]] = -np.inf
             state = state + moments[ids[i]] / self.noise
-        return Picks(ids, scores, details={"information": float(np.linalg.slogdet(state)[1].sum() / 2)})
+        details = {"information": float(np.linalg.slogdet(state)[1].sum() / 2)}
+        kept = moments.shape[-1] - 1
+        if kept < len(environment_space(task.features, self.components).explained):
+            details["components"] = kept
+        return Picks(ids, scores, details=details)
 
     def _gains(self, state: np.ndarray, moments: np.ndarray, price: np.ndarray) -> Evaluate:
         before = np.linalg.slogdet(state)[1].sum()
@@ -91,9 +98,10 @@ class DOptimal(Selector):
 
     def _moments(self, features: Features) -> np.ndarray:
         """[frames, elements, 1 + components, 1 + components] sum of (1, x) (1, x)^T over atoms, float32."""
-        space = environment_space(features, self.components)
-        scale = _root_mean_square(features, space)
         elements, index = np.unique(features.numbers, return_inverse=True)
+        most = math.isqrt(MEMORY // (4 * len(features) * len(elements))) - 1
+        space = environment_space(features, max(1, min(self.components, most)))
+        scale = _root_mean_square(features, space)
         size = 1 + len(space.explained)
         moments = np.zeros((len(features), len(elements), size, size), dtype=np.float32)
         for start, stop in features.blocks():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from msmlff.data.store import FrameStore
 from msmlff.distill.budget import Budget
 from msmlff.distill.coverage import coverage
 from msmlff.distill.cpd import CPD
-from msmlff.distill.descriptors import Descriptor
 from msmlff.distill.features import Features
 from msmlff.distill.pool_map import PoolMap, pool_map
 from msmlff.distill.selection import Selection
@@ -25,10 +24,11 @@ def distill(
     selector: Selector,
     budget: int | Budget | None,
     *,
-    descriptor: Descriptor | None,
+    descriptor: Callable[[FrameStore], Features] | None,
     seed: int,
     reference: Selection | Sequence[int] | None = None,
     rules: Rules | None = None,
+    on_map: Callable[[Selection, PoolMap], None] | None = None,
 ) -> tuple[Selection, PoolMap | None]:
     """Choose frames of a pool and say what the choice covers. Labels are read only by selectors that need
     them.
@@ -37,11 +37,12 @@ def distill(
         pool: the frames.
         selector: the method.
         budget: frames to choose, or a Budget in atoms or label cost; None for all.
-        descriptor: features of the frames, cached beside the pool; None for selectors that use no
+        descriptor: gives the features of the frames (a ``Descriptor``); None for selectors that use no
             features, and then there is no map and no coverage.
         seed: of the selection.
         reference: frames that are chosen already.
         rules: frames that must or must not be chosen, quotas of the groups.
+        on_map: called with the choice and its map, before its coverage is computed.
 
     Raises:
         InputError: what ``Selector.select`` and the descriptor raise, or a selector without the
@@ -61,10 +62,11 @@ def distill(
     )
     if descriptor is None:
         return selection, None
+    chart = pool_map(features, selection, pool.group, selector if isinstance(selector, CPD) else None)
+    if on_map is not None:
+        on_map(selection, chart)
     covered = coverage(features, selection, pool.group, labels=pool)
-    selection = replace(selection, record=selection.record | {"coverage": covered})
-    method = selector if isinstance(selector, CPD) else None
-    return selection, pool_map(features, selection, pool.group, method)
+    return replace(selection, record=selection.record | {"coverage": covered}), chart
 
 
 def write_distillation(

@@ -138,14 +138,14 @@ class Selector(ABC):
         Raises:
             InputError: a budget that is not in 1..number of frames that can be chosen or that the first
                 frame exceeds, ids that repeat or are not in the pool, features with NaN or of another pool
-                than ``reference``, labels that are missing, quotas that cannot be met.
+                than ``reference`` or ``frames``, labels that are missing, quotas that cannot be met.
         """
         _check_features(features)
         rules = rules or Rules()
         ids = _Ids.of(features, reference, rules)
         limit = budget if isinstance(budget, Budget) else Budget(budget)
         checked_groups = _checked_groups(groups, len(features))
-        self._check_frames(frames)
+        self._check_frames(frames, features)
         task = Task(
             features=features,
             count=0,
@@ -170,10 +170,18 @@ class Selector(ABC):
         """The settings of the method, JSON-serialisable."""
         return {f.name: jsonable(getattr(self, f.name)) for f in fields(self)}
 
-    def _check_frames(self, frames: FrameStore | None) -> None:
-        if (self.uses_labels or self.uses_frames) and frames is None:
+    def _check_frames(self, frames: FrameStore | None, features: Features) -> None:
+        if not (self.uses_labels or self.uses_frames):
+            return
+        if frames is None:
             what = "labels: give a labelled pool" if self.uses_labels else "the frames: give the pool"
             raise InputError(f"{type(self).__name__} reads {what}, or choose another selector")
+        if frames.hash != features.pool_hash:
+            raise InputError(
+                f"frames is another pool ({len(frames)} frames, hash {frames.hash[:12]}) than that of the "
+                f"features ({len(features)} frames, hash {features.pool_hash[:12]}): give the frames that "
+                "the features were computed from"
+            )
 
     def _pick(self, task: Task) -> Picks:
         """``pick``, checked; nothing to choose is no call."""

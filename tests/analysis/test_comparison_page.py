@@ -1,5 +1,6 @@
 """The page of a comparison: what it says, and that it is whole."""
 
+import json
 import re
 
 import numpy as np
@@ -9,9 +10,11 @@ from fake_study import FakeStudy
 from msmlff.analysis.comparison import Bound, Comparison
 from msmlff.analysis.comparison_cells import read_study
 from msmlff.analysis.comparison_figures import FORCE, round_numbers
+from msmlff.analysis.comparison_method import PROBE
 from msmlff.analysis.comparison_page import study_page, write_comparison
 from msmlff.analysis.comparison_words import findings, p_value, percent, seconds
 from msmlff.errors import InputError
+from msmlff.training.probe import RidgeProbe
 
 EFFECTS = {"random": 0.0, "fps": 0.1, "cpd": -0.1, "set_cover": -0.25, "lcmd": -0.2, "cpd density=knn": 0.0}
 
@@ -115,6 +118,21 @@ def test_page_of_several_pools(tmp_path):
     for picture in re.findall(r"\]\((.*?\.png)\)", text):
         assert (path.parent / picture).is_file()
     assert text.count("## How the figures are made") == 1
+
+
+def test_page_of_several_pools_says_which_model_learned(tmp_path):
+    folders = {name: FakeStudy({"random": 0.0, "cpd": -0.2}).write(tmp_path / name) for name in "ab"}
+
+    def page(*learners):
+        for folder, learner in zip(folders.values(), learners, strict=True):
+            settings = json.loads((folder / "settings.json").read_text())
+            settings["settings"] = {"learner._target_": learner}
+            (folder / "settings.json").write_text(json.dumps(settings))
+        return study_page(folders, tmp_path / "docs" / "comparison.md").read_text(encoding="utf-8")
+
+    target = f"{RidgeProbe.__module__}.{RidgeProbe.__qualname__}"
+    assert page(target, target).startswith(f"# Selectors compared\n\n## All pools\n\n{PROBE}\n")
+    assert PROBE not in page(target, "msmlff.app.compare_jobs.network_learner")
 
 
 def test_no_folder_is_an_error(tmp_path):

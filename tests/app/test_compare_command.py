@@ -145,6 +145,10 @@ def test_another_setting_needs_another_folder(compare: tuple[Compare, Path], fin
         (["budgets=[4,4]"], "different numbers"),
         (["init_seeds=[-1]"], "init_seeds=[-1]: write a list"),
         (["subpool=1.5"], "subpool=1.5"),
+        (["budgets=[4,19]"], "budgets=[4, 19]: subpool=0.9 of the pool's 20 training frames gives 18 frames"),
+        (["budgets=[145]", "unit=atoms"], "write budgets up to 144"),
+        (["budgets=[1.5]", "unit=cost", "cost_exponent=1"], "write budgets up to 1.44"),
+        (["hydra/launcher=submitit_slurm"], "pip install 'msmlff[slurm]'"),
         (["learner.channels=2,4"], "hydra.sweep.dir=FOLDER"),
         (["learner.energy_weight=0"], "learner.energy_weight=0"),
     ],
@@ -173,6 +177,10 @@ def test_what_all_jobs_need_is_looked_at_before_they_start(
     done = run("selector=random", f"hydra.sweep.dir={other}", descriptor=no_file)
     assert done.returncode == 2
     assert "absent.model" in done.stderr
+    done = run("selector=random", "~descriptor", f"hydra.sweep.dir={other}", descriptor=())
+    assert done.returncode == 2
+    assert "a comparison needs a descriptor" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not other.exists()
 
 

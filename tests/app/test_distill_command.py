@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from msmlff.analysis.map_figure import save_map
 from msmlff.app import cli, guard
+from msmlff.app.choose import Choice, choose
 from msmlff.app.folder import FILES, LAST
 from msmlff.data.formats import read_frames, write_frames
+from msmlff.data.store import FrameStore
+from msmlff.distill.budget import Budget
+from msmlff.distill.features import Features
+from msmlff.distill.fps import FPS
 from msmlff.distill.pool_map import PoolMap
+from msmlff.distill.selector import Picks, Rules, Task
 from msmlff.training import checkpoints
 
 
@@ -90,6 +98,58 @@ def test_reference_is_an_earlier_selection(distill, tmp_path: Path) -> None:
     earlier, more = selection(tmp_path / "run"), selection(tmp_path / "more")
     assert more["record"]["reference"] == earlier["ids"]
     assert not set(earlier["ids"]) & set(more["ids"])
+
+
+def test_reference_of_another_pool_names_its_file(
+    distill, pool_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("budget=5", "selector=random", "map=false") == 0
+    other = [f"pool.path={pool_folder / 'val.extxyz'}", "reference=run/selection.json", "hydra.run.dir=more"]
+    assert distill("budget=2", "selector=random", *other) == 2
+    assert "reference=run/selection.json: selection was made from another pool" in message(capfd)
+
+
+def test_what_the_door_says_is_a_line_and_no_line_of_source(
+    distill, pool_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    frames = list(read_frames(pool_folder / "pool.extxyz"))
+    write_frames(tmp_path / "twice.extxyz", [*frames, frames[3]])
+    pool = [f"pool.path={tmp_path / 'twice.extxyz'}", "pool.drop=[duplicate]"]
+    assert distill("budget=5", "selector=random", "~descriptor", *pool) == 0
+    captured = capfd.readouterr()
+    assert captured.out.splitlines()[0].startswith(" ! duplicate (1): ")
+    assert "Warning" not in captured.err
+
+
+def test_features_are_computed_before_the_spinner(pool_folder: Path, tmp_path: Path) -> None:
+    """They have a progress bar of their own, and two live displays fight for the terminal."""
+    spinning: list[bool] = []
+
+    class Watched(Console):
+        now = False
+
+        @contextmanager
+        def status(self, *arguments: Any, **settings: Any) -> Any:
+            self.now = True
+            yield
+            self.now = False
+
+    console = Watched()
+
+    def descriptor(pool: FrameStore) -> Features:
+        spinning.append(console.now)
+        rows = np.random.default_rng(0).normal(size=(pool.num_atoms.sum(), 3))
+        return Features(rows, np.append(0, np.cumsum(pool.num_atoms)), pool.numbers, pool.hash)
+
+    class Watching(FPS):
+        def pick(self, task: Task) -> Picks:
+            spinning.append(console.now)
+            return super().pick(task)
+
+    pool = FrameStore.build(read_frames(pool_folder / "pool.extxyz"), tmp_path)
+    what = Choice(Budget(3), 1, None, Rules())
+    choose(pool, Watching(), descriptor, what, tmp_path / "run", console)  # type: ignore[arg-type]
+    assert spinning == [False, True]
 
 
 def test_budget_in_atoms(distill, pool_folder: Path, tmp_path: Path) -> None:

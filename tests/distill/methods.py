@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -109,29 +110,34 @@ class Bench:
 
     def features(self, selector: Selector, frames: int = 60, **settings: Any) -> Features:
         """Features of ``frames`` frames of 3 to 6 atoms; predictions of a committee for those who ask."""
-        return suited(selector, self._make(frames, **settings))
+        return self.suited(selector, self._make(frames, **settings))
 
     def select(self, selector: Selector, features: Features, budget: Any, **arguments: Any) -> Selection:
         """``select`` with the frames and groups that the selector needs."""
         arguments = {"groups": np.array([f"g{i % 3}" for i in range(len(features))]), **arguments}
         if selector.uses_labels or selector.uses_frames:
-            arguments.setdefault("frames", store(tuple(features.num_atoms.tolist()), self._folder))
+            arguments.setdefault("frames", self.frames(features))
         return selector.select(features, budget, **arguments)
 
+    def frames(self, features: Features, seed: int = 5) -> FrameStore:
+        """A labelled pool of frames of the same sizes."""
+        return store(tuple(features.num_atoms.tolist()), self._folder, seed)
 
-def suited(selector: Selector, features: Features) -> Features:
-    """The features as they are, or as predictions of a committee of two models."""
-    if not isinstance(selector, CommitteeDeviation | AtomicUncertainty):
-        return features
-    rows = np.tile(features.rows, 2)[:, :8]
-    settings = {"descriptor": "CommitteePredictions", "models": 2}
-    return Features(rows, features.offsets, features.numbers, features.pool_hash, settings)
+    def suited(self, selector: Selector, features: Features) -> Features:
+        """The features as predictions of a committee of two models for those who ask, and of the frames' own
+        pool for those who read them."""
+        if selector.uses_labels or selector.uses_frames:
+            features = replace(features, pool_hash=self.frames(features).hash)
+        if not isinstance(selector, CommitteeDeviation | AtomicUncertainty):
+            return features
+        settings = {"descriptor": "CommitteePredictions", "models": 2}
+        return replace(features, rows=np.tile(features.rows, 2)[:, :8], descriptor=settings)
 
 
 @lru_cache
-def store(num_atoms: tuple[int, ...], folder: Path) -> FrameStore:
+def store(num_atoms: tuple[int, ...], folder: Path, seed: int) -> FrameStore:
     """A labelled pool of frames of these sizes; the content has nothing to do with the features."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
 
     def frame(n: int) -> Configuration:
         return Configuration(

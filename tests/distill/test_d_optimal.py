@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from msmlff.distill import d_optimal
 from msmlff.distill.d_optimal import DOptimal
 from msmlff.distill.features import Features
 from msmlff.distill.linear import MaxDet
@@ -76,6 +77,22 @@ def test_a_rare_element_is_seen_early(make_features: MakeFeatures) -> None:
     features = make_features(25)
     features.numbers[features.offsets[17]] = 79
     assert 17 in DOptimal().select(features, 4, seed=1).ids
+
+
+def test_fewer_components_where_the_moments_would_not_fit(
+    make_features: MakeFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 frames of two elements with 1 + 3 components take 3200 bytes, with 1 + 2 they take 1800."""
+    whole = DOptimal().select(make_features(25), 8, seed=1)
+    assert "components" not in whole.record["details"]  # all five, fewer than the 32 of the settings
+    monkeypatch.setattr(d_optimal, "MEMORY", 3199)
+    part = DOptimal().select(make_features(25), 8, seed=1)
+    assert part.record["details"]["components"] == 2
+    few = DOptimal(components=2).select(make_features(25), 8, seed=1)
+    assert part.ids.tolist() == few.ids.tolist()
+    assert "components" not in few.record["details"]
+    monkeypatch.setattr(d_optimal, "MEMORY", 3200)
+    assert DOptimal().select(make_features(25), 8, seed=1).record["details"]["components"] == 3
 
 
 @pytest.mark.parametrize("settings", [{"components": 0}, {"noise": 0.0}, {"noise": -1.0}])

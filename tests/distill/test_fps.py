@@ -21,9 +21,9 @@ MakeFeatures = Callable[..., Features]
 PLAIN = FPS(pooling="mean", standardise=False, start="centre")
 
 
-def one_atom_frames(points: np.ndarray) -> Features:
+def one_atom_frames(points: np.ndarray, pool_hash: str = "pool") -> Features:
     n = len(points)
-    return Features(points, np.arange(n + 1), np.ones(n, dtype=int), "pool", {"descriptor": "points"})
+    return Features(points, np.arange(n + 1), np.ones(n, dtype=int), pool_hash, {"descriptor": "points"})
 
 
 def by_definition(points: np.ndarray, chosen: list[int], count: int) -> list[int]:
@@ -196,8 +196,8 @@ def store_of(forces: list[float], folder: Path) -> FrameStore:
 
 
 def test_forces_pull_the_choice(tmp_path: Path) -> None:
-    features = one_atom_frames(np.array([[0.0], [4.0], [-5.0], [1.0]]))
     frames = store_of([1.0, 2.0, 1.0, 0.0], tmp_path)
+    features = one_atom_frames(np.array([[0.0], [4.0], [-5.0], [1.0]]), frames.hash)
     settings = {"pooling": "mean", "standardise": False}
     plain = FPS(**settings).select(features, 3, reference=[0], seed=0)  # type: ignore[arg-type]
     assert plain.ids.tolist() == [2, 1, 3]
@@ -211,11 +211,14 @@ def test_forces_pull_the_choice(tmp_path: Path) -> None:
 
 
 def test_forces_that_are_no_numbers(tmp_path: Path) -> None:
-    features = one_atom_frames(np.arange(3.0)[:, None])
-    with pytest.raises(InputError, match="frame 1 has forces that are NaN"):
-        ForceWeightedFPS().select(features, 2, frames=store_of([1.0, np.nan, 1.0], tmp_path), seed=0)
-    with pytest.raises(InputError, match="no force on any atom"):
-        ForceWeightedFPS().select(features, 2, frames=store_of([0.0, 0.0, 1.0], tmp_path), seed=0)
+    for forces, message in (
+        ([1.0, np.nan, 1.0], "frame 1 has forces that are NaN"),
+        ([0.0, 0.0, 1.0], "no force on any atom"),
+    ):
+        frames = store_of(forces, tmp_path)
+        features = one_atom_frames(np.arange(3.0)[:, None], frames.hash)
+        with pytest.raises(InputError, match=message):
+            ForceWeightedFPS().select(features, 2, frames=frames, seed=0)
     with pytest.raises(InputError, match="labelled pool"):
         ForceWeightedFPS().select(features, 2, seed=0)
 

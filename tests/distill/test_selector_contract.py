@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hydra.utils import instantiate
-from methods import FULL, IGNORES_HELD, METHODS, REFUSES_COPIES, REFUSES_ONE, Bench, MakeFeatures, suited
+from methods import FULL, IGNORES_HELD, METHODS, REFUSES_COPIES, REFUSES_ONE, Bench, MakeFeatures
+from omegaconf import OmegaConf
 
 from msmlff.distill.budget import Budget
 from msmlff.distill.features import Features
@@ -161,6 +163,19 @@ def test_frames_are_read_by_those_alone_who_say_so(selector: Selector, bench: Be
         bench.select(selector, features, budget, frames=Unreadable(), seed=1)
 
 
+@every
+def test_frames_of_another_pool(selector: Selector, bench: Bench) -> None:
+    """As many frames of the same sizes, and others all the same."""
+    features, budget = bench.features(selector, 30), budget_for(selector, 5)
+    others = bench.frames(features, seed=6)
+    if selector.uses_labels or selector.uses_frames:
+        with pytest.raises(InputError, match="frames is another pool"):
+            bench.select(selector, features, budget, frames=others, seed=1)
+    else:
+        ids = bench.select(selector, features, budget, seed=1).ids.tolist()
+        assert bench.select(selector, features, budget, frames=others, seed=1).ids.tolist() == ids
+
+
 @partial
 def test_forbidden_frames(selector: Selector, bench: Bench) -> None:
     rules = Rules(must=[5], forbidden=list(range(10, 40)))
@@ -251,7 +266,8 @@ def test_features_that_are_not_numbers(selector: Selector, bench: Bench, value: 
 
 @every
 def test_reference_of_another_pool(selector: Selector, bench: Bench) -> None:
-    other = bench.select(RandomSelector(), bench.features(selector, 30, pool_hash="pool-b"), 5, seed=1)
+    elsewhere = bench.features(RandomSelector(), 30, pool_hash="pool-b")
+    other = bench.select(RandomSelector(), elsewhere, 5, seed=1)
     assert isinstance(other, Selection)
     with pytest.raises(InputError, match="another pool"):
         bench.select(selector, bench.features(selector, 30), budget_for(selector, 5), reference=other, seed=1)
@@ -278,7 +294,7 @@ def test_pool_of_one_frame(selector: Selector, bench: Bench) -> None:
 def test_pool_of_copies(selector: Selector, bench: Bench) -> None:
     """Nothing tells the frames apart: a stated error, or the exact budget all the same."""
     rows = np.tile(np.array([[1.0, 2, 3, 4, 5], [3.0, 5, 7, 9, 1]], dtype=np.float32), (12, 1))
-    copies = suited(selector, Features(rows, np.arange(0, 25, 2), np.ones(24, dtype=int), "pool-a"))
+    copies = bench.suited(selector, Features(rows, np.arange(0, 25, 2), np.ones(24, dtype=int), "pool-a"))
     message = refused(REFUSES_COPIES, selector)
     if message:
         with pytest.raises(InputError, match=message):
@@ -298,7 +314,7 @@ def twice(features: Features, half: int) -> Features:
 
 @partial
 def test_pool_with_some_copies(selector: Selector, bench: Bench) -> None:
-    doubled = twice(bench.features(selector, 40), 20)
+    doubled = bench.suited(selector, twice(bench.features(selector, 40), 20))
     selection = bench.select(selector, doubled, 40, seed=1)
     assert sorted(selection.ids) == list(range(40))
     assert not np.isinf(selection.scores).any()
@@ -309,7 +325,7 @@ def test_what_is_chosen_is_complemented(selector: Selector, bench: Bench) -> Non
     """apax's max-dist ignores the training set and begins with a near-duplicate of it: not here."""
     if type(selector).__name__ in IGNORES_HELD:
         pytest.skip("the method says that it does not look at what is held")
-    doubled = twice(bench.features(selector, 40), 20)
+    doubled = bench.suited(selector, twice(bench.features(selector, 40), 20))
     selection = bench.select(selector, doubled, 3, reference=list(range(4)), seed=1)
     copies_of_held = set(range(20, 24))
     assert not copies_of_held & set(selection.ids.tolist())
@@ -323,6 +339,15 @@ def test_frames_of_different_size_and_composition(selector: Selector, bench: Ben
     selection = bench.select(selector, features, 10, seed=1)
     assert len(set(selection.ids.tolist())) == 10
     assert not np.isinf(selection.scores).any()
+
+
+def test_every_selector_of_conf_is_tried(repository: Path) -> None:
+    """A file without an entry of its name in METHODS would escape every test above."""
+    files = {path.stem: OmegaConf.load(path) for path in (repository / "conf" / "selector").glob("*.yaml")}
+    assert len(files) > 20
+    assert set(files) <= set(ALL)
+    for name, config in files.items():
+        assert config["_target_"].rpartition(".")[2] == type(ALL[name]).__name__
 
 
 def test_full_refuses_a_part(bench: Bench) -> None:
