@@ -7,9 +7,9 @@ out=${2:-survival}
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON_BIN:-$root/.venv/bin/python}
 seeds=${SEEDS:-1,2}
-steps=${STEPS:-1000}
+steps=${STEPS:-4000}
 jobs=${JOBS:-2}
-kelvin=${TEMPERATURES:-800 1600}
+kelvin=${TEMPERATURES:-800}
 replicas=$(($(wc -w <<< "$kelvin") * ${REPLICAS:-10}))
 temperatures=$(for t in $kelvin; do for _ in $(seq "${REPLICAS:-10}"); do echo "$t"; done; done | paste -sd,)
 export OMP_NUM_THREADS=1
@@ -21,14 +21,14 @@ try() { # COMMAND: a run that fails or diverges (exit code 1) is counted on the 
 }
 
 "$python" "$root/scripts/survival_prepare.py" "$data/organics_gfn2xtb" "$out/start" --processes "$jobs" \
-    --frames "${FRAMES:-50}" --temperatures $kelvin --reference-steps "${REFERENCE_STEPS:-4000}"
+    --frames "${FRAMES:-250}" --temperatures $kelvin --reference-steps "${REFERENCE_STEPS:-4000}"
 
 train() { # ARM
     try "$python" "$root/train.py" -m pool=organics "pool.path=$out/start" "pool.train=[$1.extxyz.gz]" "pool.val=[val.extxyz.gz]" \
         "pool.test=[test.extxyz.gz]" pool.keys.group=part pool.group_label=part \
         data=full model=msmace model.channels=16 model.hidden_l_max=0 \
         "model.scales=[{cutoff: 3.0, channels: 16, l_max: 2, radial_mlp: [16, 16, 8]}, {cutoff: 5.0, channels: 8, l_max: 1, radial_mlp: [16, 8]}]" \
-        "seed=$seeds" threads=1 logger=files report=false gate=false training.steps="$steps" training.validations=5 \
+        "model.zbl=${ZBL:-true}" "seed=$seeds" threads=1 logger=files report=false gate=false training.steps="$steps" training.validations=5 \
         hydra/launcher=joblib "hydra.launcher.n_jobs=$jobs" "hydra.sweep.dir=$out/runs/$1" "hydra.sweep.subdir=seed\${seed}"
 }
 
@@ -48,7 +48,7 @@ export -f simulate try
 export out python replicas temperatures
 
 for arm in plain stretched; do train "$arm"; done
-for arm in plain stretched; do
-    for seed in ${seeds//,/ }; do echo "$arm $seed"; done
+for seed in ${seeds//,/ }; do
+    for arm in plain stretched; do echo "$arm $seed"; done
 done | xargs -P "$jobs" -L 1 bash -c 'simulate "$@"' simulate
 "$python" "$root/scripts/survival_page.py" "$out"
