@@ -51,7 +51,7 @@ def benchmark_command(arguments: list[str]) -> int:
     console = Console()
     runs = _measure_all(setting, allocators, options.rounds, console, peer)
     result = {
-        "setting": asdict(setting),
+        "setting": asdict(setting) | _file_names(setting),
         "ours": ours,
         "allocators": allocators,
         "machine": cpu_model() if setting.device == "cpu" else device_name(setting.device),
@@ -72,6 +72,11 @@ def benchmark_command(arguments: list[str]) -> int:
     console.print(table)
     console.print(f"written: {folder / name}.md, .json", soft_wrap=True)
     return 0
+
+
+def _file_names(setting: Setting) -> dict[str, str]:
+    """Of files, without the folders of this machine: of a run's model, the run and its sweep remain."""
+    return {"system": Path(setting.system).name, "ours": "/".join(Path(setting.ours).parts[-3:])}
 
 
 def _parser() -> argparse.ArgumentParser:

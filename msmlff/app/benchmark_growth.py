@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from scipy.stats import t as student
 
+from msmlff.app.benchmark_figure import Curve, draw
 from msmlff.app.benchmark_growth_worker import CUTOFFS, MODELS, MODES, SYSTEMS, Cell
-from msmlff.app.benchmark_process import run_alone, write_result
+from msmlff.app.benchmark_process import (
+    add_arguments,
+    check_arguments,
+    measure_missing,
+    run_alone,
+    stored_alike,
+)
 from msmlff.app.benchmark_systems import TITLES, liquid
-from msmlff.app.runtime import cpu_model, device_name, versions
-from msmlff.errors import InputError
 
-WORKER = "msmlff.app.benchmark_growth_worker"
-_GIB = (0.25, 0.5, 1, 2, 4, 8, 16)  # ticks
-_SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_WORKER = "msmlff.app.benchmark_growth_worker"
+_COMMON = ("memory_gib", "threads", "device")  # of all cells of a table
 #: Atoms from which on slopes are fitted: below, what every call costs weighs.
 _FIT_FROM = 1000
 
@@ -32,49 +32,35 @@ def growth_command(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     cells = _cells(options)
     unit = liquid(options.molecules) if "fc43" in options.systems else None
-    console, folder = Console(), options.out / "growth"
-    folder.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        file = folder / f"{cell.name}.json"
-        if file.is_file():
-            continue
-        result = run_alone(WORKER, cell, unit if cell.system == "fc43" else None, options.limit)
-        result |= {"load_average": os.getloadavg()[0], "versions": versions()}
-        result["machine"] = cpu_model() if cell.device == "cpu" else device_name(cell.device)
-        write_result(file, result)
-        console.print(_said(result))
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    folder = options.out / "growth"
+
+    def measure(cell: Cell, _: list[dict[str, Any]]) -> dict[str, Any]:
+        return run_alone(_WORKER, cell, unit if cell.system == "fc43" else None, options.limit)
+
+    some = measure_missing(cells, folder, measure, _said)
+    results = stored_alike(folder, some[0], _COMMON)
     (options.out / "growth.md").write_text(to_markdown(results))
     if series(results):
-        draw(results, options.out / "growth.png")
-    console.print(f"written: {options.out / 'growth.md'}, .png, {folder}/*.json", soft_wrap=True)
+        draw(_curves(results), "s for energy and forces", options.out / "growth.png")
+    Console().print(f"written: {options.out / 'growth.md'}, .png, {folder}/*.json", soft_wrap=True)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="msmlff benchmark growth", description=__doc__)
-    parser.add_argument("--systems", nargs="+", default=["nickel"], choices=SYSTEMS)
-    parser.add_argument("--models", nargs="+", default=["msmace-medium", "mace-medium"], choices=list(MODELS))
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
-    parser.add_argument("--sizes", nargs="+", type=int, default=list(_SIZES), metavar="ATOMS")
-    parser.add_argument("--molecules", type=Path, help="file with C12F27N molecules; for --systems fc43")
-    parser.add_argument("--memory-gib", type=float, default=2.0, help="of a piece, where chunked; default 2")
-    parser.add_argument("--threads", type=int, default=2, help="default 2")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds for a cell; default 900")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the results")
+    add_arguments(parser, SYSTEMS)
+    models = ["msmace-medium", "mace-medium"]
+    parser.add_argument(
+        "--models", nargs="+", default=models, choices=list(MODELS), help=f"default {' '.join(models)}"
+    )
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES, help="default both")
     return parser
 
 
 def _cells(options: argparse.Namespace) -> list[Cell]:
     """All measurements, the small ones first."""
-    if "fc43" in options.systems and options.molecules is None:
-        raise InputError("--systems fc43 takes its molecules from a file: write --molecules FILE.xyz")
-    if min(options.sizes) < 1:
-        raise InputError(f"--sizes {min(options.sizes)}: write positive numbers of atoms")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no GPU here; write cpu")
-    common = {"memory_gib": options.memory_gib, "threads": options.threads, "device": options.device}
+    check_arguments(options)
+    common = {key: getattr(options, key) for key in _COMMON}
     return [
         Cell(system, atoms, model, mode, **common)
         for atoms in sorted(options.sizes)
@@ -188,37 +174,22 @@ def _described(system: str, model: str) -> str:
     return f"{hidden}, {architecture.layers} layers, {scales}"
 
 
-def draw(results: list[dict[str, Any]], file: Path) -> None:
-    """Time and memory against atoms, a row of panels a system."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def _curves(results: list[dict[str, Any]]) -> list[Curve]:
     found = series(results)
-    systems = [s for s in SYSTEMS if any(key[0] == s for key in found)]
-    figure, panels = plt.subplots(
-        len(systems), 2, figsize=(9.0, 3.6 * len(systems)), squeeze=False, constrained_layout=True
-    )
-    models = sorted({key[1] for key in found})
+    models = sorted({model for _, model, _ in found})
     colours = dict(zip(models, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False))
-    for row, system in zip(panels, systems, strict=True):
-        for (of, model, mode), cells in found.items():
-            if of != system:
-                continue
-            atoms = [r["real_atoms"] for r in cells]
-            style = {"color": colours[model], "marker": "o" if mode == "whole" else "s", "markersize": 4,
-                     "linestyle": "-" if mode == "whole" else "--", "label": f"{model}, {mode}"}  # fmt: skip
-            row[0].loglog(atoms, [_seconds(r) for r in cells], **style)
-            row[1].loglog(atoms, [r["peak_mb"] / 1024 for r in cells], **style)
-        row[0].set(xlabel="atoms", ylabel="s for energy and forces", title=TITLES[system])
-        row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=TITLES[system])
-        row[1].axhline(8.0, color="#9AA1AB", linewidth=0.8)
-        row[1].set_yticks(_GIB, labels=[f"{gib:g}" for gib in _GIB])
-        row[1].minorticks_off()
-        row[0].legend(fontsize=8, frameon=False)
-        for panel in row:
-            panel.grid(True, which="major", color="#E8EBEF")
-            panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    return [
+        Curve(
+            system,
+            f"{model}, {mode}",
+            {
+                "color": colours[model],
+                "marker": "os"[mode != "whole"],
+                "linestyle": ("-", "--")[mode != "whole"],
+            },
+            [r["real_atoms"] for r in cells],
+            [_seconds(r) for r in cells],
+            [r["peak_mb"] / 1024 for r in cells],
+        )
+        for (system, model, mode), cells in found.items()
+    ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from msmlff.app.benchmark_figure import Curve, draw
 from msmlff.app.benchmark_md_worker import CODES, FRICTION_TIME, SYSTEMS, TEMPERATURE, TIMESTEP, Cell
-from msmlff.app.benchmark_process import run_alone, write_result
+from msmlff.app.benchmark_process import (
+    add_arguments,
+    check_arguments,
+    measure_missing,
+    run_alone,
+    stored_alike,
+)
 from msmlff.app.benchmark_systems import TITLES, liquid
-from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
 from msmlff.simulation.chunks import free_bytes
 
 _WORKER = "msmlff.app.benchmark_md_worker"
 _NAMES = {"msmlff": "MSMLFF", "mace-torch": "ASE + mace-torch"}
-_SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_COMMON = ("channels", "hidden_l_max", "l_max", "cutoff", "memory_gib", "threads", "device")  # of a table
 _NS_A_DAY = 1e-6 * TIMESTEP * 86_400  # of one step a second
 _ROOM = 0.9  # share of the free memory that a measurement is let try
 
@@ -31,71 +36,51 @@ def md_command(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     cells = _cells(options)
     unit = liquid(options.molecules) if "fc43" in options.systems else None
-    console, folder = Console(), options.out / "md"
-    folder.mkdir(parents=True, exist_ok=True)
-    results: list[dict[str, Any]] = []
-    for cell in cells:
-        file = folder / f"{cell.name}.json"
-        if not file.is_file():
-            result = _too_large(cell, results) or run_alone(
-                _WORKER, cell, unit if cell.system == "fc43" else None, options.limit, cell.preload
-            )
-            result["preload"] = Path(cell.preload).name  # no paths of this machine
-            result |= {
-                "load_average": os.getloadavg()[0],
-                "versions": versions() | {"mace-torch": version("mace-torch")},
-            }
-            result["machine"] = cpu_model() if cell.device == "cpu" else device_name(cell.device)
-            write_result(file, result)
-            console.print(_said(result))
-        results.append(json.loads(file.read_text()))
+    folder = options.out / "md"
+
+    def measure(cell: Cell, before: list[dict[str, Any]]) -> dict[str, Any]:
+        packed = unit if cell.system == "fc43" else None
+        preload = str(options.tcmalloc) if cell.preload else ""
+        result = _too_large(cell, before) or run_alone(_WORKER, cell, packed, options.limit, preload)
+        return result | {"versions": {"mace-torch": version("mace-torch")}}
+
+    some = measure_missing(cells, folder, measure, _said)
+    results = stored_alike(folder, some[0], _COMMON)
+    if all("skipped" in r for r in results):
+        raise InputError(
+            f"{folder}: nothing was measured; write a larger --limit or smaller --sizes, and remove the files"
+        )
     (options.out / "md.md").write_text(to_markdown(results))
-    draw(results, options.out / "md.png")
-    console.print(f"written: {options.out / 'md.md'}, .png, {folder}/*.json", soft_wrap=True)
+    draw(_curves(results), "ns a day", options.out / "md.png")
+    Console().print(f"written: {options.out / 'md.md'}, .png, {folder}/*.json", soft_wrap=True)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="msmlff benchmark md", description=__doc__)
-    parser.add_argument("--systems", nargs="+", default=["nickel"], choices=SYSTEMS)
-    parser.add_argument("--codes", nargs="+", default=list(CODES), choices=CODES)
-    parser.add_argument("--sizes", nargs="+", type=int, default=list(_SIZES), metavar="ATOMS")
-    parser.add_argument("--molecules", type=Path, help="file with C12F27N molecules; for --systems fc43")
+    add_arguments(parser, SYSTEMS)
+    parser.add_argument("--codes", nargs="+", default=list(CODES), choices=CODES, help="default both")
     for key, kind in (("channels", int), ("hidden_l_max", int), ("l_max", int), ("cutoff", float)):
         default = getattr(Cell, key)
         name = f"--{key.replace('_', '-')}"
         parser.add_argument(name, type=kind, default=default, help=f"of MACE; default {default}")
-    parser.add_argument("--memory-gib", type=float, default=2.0, help="of an evaluation of ours; default 2")
     parser.add_argument("--tcmalloc", type=Path, help="library that mace-torch gets preloaded")
-    parser.add_argument("--threads", type=int, default=2, help="default 2")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds for a cell; default 900")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the results")
     return parser
 
 
 def _cells(options: argparse.Namespace) -> list[Cell]:
     """All measurements, the small ones first."""
-    if "fc43" in options.systems and options.molecules is None:
-        raise InputError("--systems fc43 takes its molecules from a file: write --molecules FILE.xyz")
-    if min(options.sizes) < 1:
-        raise InputError(f"--sizes {min(options.sizes)}: write positive numbers of atoms")
+    check_arguments(options)
     if options.tcmalloc is not None and not options.tcmalloc.is_file():
         raise InputError(f"--tcmalloc {options.tcmalloc}: no such file; write the path of the library")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no GPU here; write cpu")
-    keys = ("channels", "hidden_l_max", "l_max", "cutoff", "memory_gib", "threads", "device")
-    common = {key: getattr(options, key) for key in keys}
+    common = {key: getattr(options, key) for key in _COMMON}
+    preload = {"mace-torch": options.tcmalloc.name} if options.tcmalloc else {}  # no paths of this machine
     return [
-        Cell(system, atoms, code, **common, preload=_preload(options, code))
+        Cell(system, atoms, code, **common, preload=preload.get(code, ""))
         for atoms in sorted(options.sizes)
         for system in options.systems
         for code in options.codes
     ]
-
-
-def _preload(options: argparse.Namespace, code: str) -> str:
-    return str(options.tcmalloc) if options.tcmalloc is not None and code == "mace-torch" else ""
 
 
 def _too_large(cell: Cell, before: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -104,7 +89,7 @@ def _too_large(cell: Cell, before: list[dict[str, Any]]) -> dict[str, Any] | Non
     if not same or cell.code == "msmlff":
         return None
     last = same[-1]
-    failed = {"system": cell.system, "atoms": cell.atoms, "code": cell.code, "real_atoms": cell.atoms}
+    failed = {**asdict(cell), "real_atoms": cell.atoms}
     if "skipped" in last:
         return failed | {"skipped": "too large already with fewer atoms"}
     needed = last["base_mb"] + (last["peak_mb"] - last["base_mb"]) * cell.atoms / last["real_atoms"]
@@ -168,32 +153,21 @@ def _figures(result: dict[str, Any] | None) -> list[str]:
     return [f"{1e3 * step:,.1f}", f"{_NS_A_DAY / step:.3g}", f"{result['peak_mb']:,.0f}"]
 
 
-def draw(results: list[dict[str, Any]], file: Path) -> None:
-    """ns a day and memory against atoms, a row of panels a system."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    measured = [r for r in results if "skipped" not in r]
-    systems = [s for s in SYSTEMS if any(r["system"] == s for r in measured)]
-    figure, panels = plt.subplots(
-        len(systems), 2, figsize=(9.0, 3.6 * len(systems)), squeeze=False, constrained_layout=True
-    )
+def _curves(results: list[dict[str, Any]]) -> list[Curve]:
+    found = []
     styles = dict(zip(CODES, (("#0072B2", "o"), ("#D55E00", "s")), strict=True))
-    for row, system in zip(panels, systems, strict=True):
-        for code, (colour, marker) in styles.items():
-            cells = [r for r in measured if (r["system"], r["code"]) == (system, code)]
-            atoms = [r["real_atoms"] for r in cells]
-            style = {"color": colour, "marker": marker, "markersize": 4, "label": _NAMES[code]}
-            row[0].loglog(atoms, [_NS_A_DAY / r["step_s"] for r in cells], **style)
-            row[1].loglog(atoms, [r["peak_mb"] / 1024 for r in cells], **style)
-        row[0].set(xlabel="atoms", ylabel="ns a day", title=TITLES[system])
-        row[1].set(xlabel="atoms", ylabel="peak memory, GiB", title=TITLES[system])
-        row[1].axhline(8.0, color="#9AA1AB", linewidth=0.8)
-        row[0].legend(fontsize=8, frameon=False)
-        for panel in row:
-            panel.grid(True, which="major", color="#E8EBEF")
-            panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    for system, code in sorted({(r["system"], r["code"]) for r in results}):
+        own = [r for r in results if (r["system"], r["code"]) == (system, code) and "skipped" not in r]
+        own.sort(key=lambda r: r["real_atoms"])
+        colour, marker = styles[code]
+        found.append(
+            Curve(
+                system,
+                _NAMES[code],
+                {"color": colour, "marker": marker},
+                [r["real_atoms"] for r in own],
+                [_NS_A_DAY / r["step_s"] for r in own],
+                [r["peak_mb"] / 1024 for r in own],
+            )
+        )
+    return found

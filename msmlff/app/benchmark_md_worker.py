@@ -41,7 +41,7 @@ class Cell:
         memory_gib: that an evaluation of ours may take; beyond it, pieces.
         threads: of torch.
         device: "cpu" or "cuda".
-        preload: library that was preloaded, "" for none.
+        preload: name of the library that was preloaded, "" for none.
     """
 
     system: str

@@ -68,11 +68,13 @@ def test_command_writes_what_the_processes_measured(tmp_path: Path, monkeypatch:
         return answers[-1]
 
     monkeypatch.setattr(benchmark, "_run", once)
+    write(tmp_path / "nickel.xyz", load_system(SMALL.system))
     values = {name.replace("_", "-"): value for name, value in asdict(SMALL).items()}
     arguments = [f"--{name}={value}" for name, value in values.items()]
-    extra = ["--rounds=1", "--tcmalloc=none", f"--out={tmp_path}"]
+    extra = ["--rounds=1", "--tcmalloc=none", f"--out={tmp_path}", f"--system={tmp_path / 'nickel.xyz'}"]
     assert benchmark.benchmark_command([*arguments, *extra]) == 0
     (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert result["setting"]["system"] == "nickel.xyz"  # no folders of this machine
     assert {(r["task"], r["code"]) for r in result["runs"]} == {(t, c) for t in TASKS for c in CODES["mace"]}
     (table,) = [path.read_text() for path in tmp_path.glob("*.md")]
     assert "training step of 108 atoms" in table

@@ -101,7 +101,7 @@ def test_without_free_memory_the_whole_is_left_out(monkeypatch: pytest.MonkeyPat
 def result(atoms: int, mode: str, **keys: Any) -> dict[str, Any]:
     found = {"system": "nickel", "model": "msmace-small", "mode": mode, "atoms": atoms, "real_atoms": atoms}
     found |= {"threads": 2, "seconds": 1e-4 * atoms, "search_s": None, "base_mb": 300.0, "device": "cpu"}
-    found |= {"peak_mb": 300.0 + 0.1 * atoms, "atoms_per_chunk": 500, "load_average": 0.0}
+    found |= {"peak_mb": 300.0 + 0.1 * atoms, "atoms_per_chunk": 500, "load_average": 0.0, "memory_gib": 2.0}
     return found | {"machine": "CPU", "versions": {"torch": "2"}} | keys
 
 
@@ -131,7 +131,7 @@ def test_command_measures_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
                  "--sizes", "100", "--threads", "1", "--out", str(tmp_path)]  # fmt: skip
     there = tmp_path / "growth" / "nickel_msmace-small_whole_100_cpu.json"
     there.parent.mkdir()
-    there.write_text(json.dumps(result(100, "whole", search_s=0.001)))
+    there.write_text(json.dumps(result(100, "whole", search_s=0.001, threads=1)))
     assert benchmark_command(arguments) == 0
     measured = json.loads((tmp_path / "growth" / "nickel_msmace-small_chunked_100_cpu.json").read_text())
     assert measured["real_atoms"] == 108
@@ -139,6 +139,10 @@ def test_command_measures_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "growth.png").stat().st_size > 10_000
     monkeypatch.setattr(benchmark_growth, "run_alone", lambda *_: pytest.fail("a cell was measured again"))
     assert benchmark_command(arguments) == 0
+    with pytest.raises(
+        InputError, match=r"whole_100_cpu\.json: measured with threads 1, not 2; write another"
+    ):
+        benchmark_command([*arguments, "--threads", "2"])
 
 
 def test_a_cell_that_takes_too_long_is_said(tmp_path: Path) -> None:

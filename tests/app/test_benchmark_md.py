@@ -61,12 +61,20 @@ def test_command_measures_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "md.png").stat().st_size > 10_000
     monkeypatch.setattr(benchmark_md, "run_alone", lambda *_: pytest.fail("a cell was measured again"))
     assert benchmark_command(options) == 0
+    with pytest.raises(InputError, match=r"32_cpu\.json: measured with cutoff 3\.5, not 4\.0; write another"):
+        benchmark_command([*options, "--cutoff", "4.0"])
+
+
+def test_nothing_measured_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing was measured; write a larger --limit"):
+        benchmark_command(["md", "--sizes", "32", "--limit", "0.01", "--out", str(tmp_path)])
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
     for arguments, message in (
         (["--systems", "fc43"], "write --molecules FILE.xyz"),
         (["--sizes", "0"], "--sizes 0: write positive numbers"),
+        (["--limit", "-1"], "--limit -1: write a positive number"),
         (["--tcmalloc", str(tmp_path / "no.so")], "no.so: no such file"),
     ):
         with pytest.raises(InputError, match=message):
