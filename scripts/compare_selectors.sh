@@ -11,16 +11,14 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 cd "$data"
 
-hydrogen=(learner.cutoff=2.5 learner.channels=32 learner.l_max=2)
-organics=(pool=organics pool.path=organics_gfn2xtb learner.cutoff=4.0 learner.channels=24)
-pbe=(pool=dense_hydrogen_pbe pool.path=dense_hydrogen_pbe "${hydrogen[@]}")
-embedded=(pool=dense_hydrogen "${hydrogen[@]}")
+. "$root/scripts/pools.sh"
 
-compare() { # OUT/NAME, then overrides
-    "$python" -m msmlff.app compare "hydra.sweep.dir=$out/$1" "${@:2}"
+compare() { # POOL, then overrides
+    pool_settings "$1"
+    "$python" -m msmlff.app compare "hydra.sweep.dir=$out/$1" "${pool[@]}" "${learner[@]}" "${@:2}"
 }
 
-vary() {
+vary() { # POOL
     set -- "$@" "budgets=[25,100,400]"
     compare "$@" selector=cpd selector.central_share=0.0,0.25,1.0
     compare "$@" selector=cpd selector.density=knn
@@ -35,10 +33,10 @@ vary() {
     compare "$@" selector=d_optimal selector.per_atom=true
 }
 
-compare organics "${organics[@]}"
-compare dense_hydrogen_pbe "${pbe[@]}"
-vary dense_hydrogen_pbe "${pbe[@]}"
-compare dense_hydrogen "${embedded[@]}"
-vary organics "${organics[@]}"
-vary dense_hydrogen "${embedded[@]}"
+compare organics
+compare dense_hydrogen_pbe
+vary dense_hydrogen_pbe
+compare dense_hydrogen
+vary organics
+vary dense_hydrogen
 "$python" "$root/scripts/comparison_page.py" "$out/organics" "$out/dense_hydrogen_pbe" "$out/dense_hydrogen" --out "$root/docs/comparison.md"

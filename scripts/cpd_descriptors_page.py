@@ -48,7 +48,7 @@ def against(study: Study, labels: list[str], other: str) -> dict[str, list[Again
 
 def section(folder: Path) -> list[str]:
     """Descriptors, then widths and neighbours, of one pool."""
-    studies = {name: read_study(folder / name) for name in DESCRIPTORS if (folder / name / "cells").is_dir()}
+    studies = {name: read_study(folder / name) for name in DESCRIPTORS}
     rows = {DESCRIPTORS[name]: against(study, ["cpd"], "random")["cpd"] for name, study in studies.items()}
     varied = [label for label in studies["default"].selectors if label.startswith("cpd ")]
     return [
@@ -66,12 +66,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     arguments = parser.parse_args()
-    pools = sorted(path for path in arguments.folder.iterdir() if (path / "default" / "cells").is_dir())
+    pools, missing = [], []
+    for path in sorted(path for path in arguments.folder.iterdir() if path.is_dir()):
+        # what a comparison writes last
+        done = all((path / name / "comparison.md").is_file() for name in DESCRIPTORS)
+        (pools if done else missing).append(path)
     if not pools:
-        raise SystemExit(f"{arguments.folder}: no finished comparison in POOL/default below it")
+        raise SystemExit(f"{arguments.folder}: no pool below it has comparisons of all descriptors")
+    if missing:
+        print(f"not finished, and not on the page: {', '.join(path.name for path in missing)}")
     paragraphs = [
         "# CPD with other descriptors and density estimates",
-        "    scripts/cpd_descriptors.sh DATA",
+        f"    POOLS={','.join(path.name for path in pools)} scripts/cpd_descriptors.sh DATA",
         "Beside the variations in [comparison.md](comparison.md): the descriptor, the width of the kernels "
         "and the number of neighbours are open in CPD, too. Protocol, pools, learner and tests are those of "
         "that page, at budgets of 25, 100 and 400 frames; 10 selections, 3 seeds of the learner. Ratios of "

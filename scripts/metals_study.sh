@@ -12,8 +12,8 @@ export OMP_NUM_THREADS=1
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-try() { # COMMAND: a run that diverges (exit code 1), or a model without minima (2), is counted on the page
-    "$@" || { local code=$?; [ "$code" -le 2 ] || exit "$code"; }
+try() { # COMMAND: a run that diverges, or a model without minima (exit code 1), is counted on the page
+    "$@" || { local code=$?; [ "$code" -eq 1 ] || exit "$code"; }
 }
 
 "$python" "$root/scripts/metals_sample.py" "$data/eam" "$out/pools" --steps "${MD_STEPS:-50}"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -217,7 +219,7 @@ def page(folder: Path, runs: Sequence[Run], missing: Sequence[str], yardstick: Y
     length = {t.time_fs[-1] / 1000 for t in yardstick.reference.values()}
     paragraphs = [
         "# Survival in hot dynamics, with and without bond stretching",
-        "    scripts/survival_study.sh DATA",
+        f"    {command(folder, config, yardstick)}",
         f"{training(folder)} {dynamics(config, yardstick)}",
         "![share of replicas that are whole against time](pictures/survival.png)",
         "Thick: mean over the seeds; thin: each seed. Bonds are those of the relaxed cluster, seen every "
@@ -233,15 +235,39 @@ def page(folder: Path, runs: Sequence[Run], missing: Sequence[str], yardstick: Y
     return "\n\n".join(paragraphs) + "\n"
 
 
+def command(folder: Path, config: DictConfig, yardstick: Yardstick) -> str:
+    """The line that makes such a folder: what differs from the defaults of the script, and its name."""
+    script = Path(__file__).with_name("survival_study.sh")
+    defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", script.read_text(encoding="utf-8")))
+    trained = OmegaConf.load(next(folder.glob("runs/*/seed*/config.yaml")))
+    kelvin = sorted({float(t) for t in config.temperature})
+    seeds = sorted({int(path.name.removeprefix("seed")) for path in folder.glob("runs/*/seed*")})
+    reference = next(iter(yardstick.reference.values()))
+    settings = {
+        "SEEDS": ",".join(map(str, seeds)),
+        "FRAMES": json.loads((folder / "start" / "prepare.json").read_text())["plain"] // 2,
+        "STEPS": trained.training.steps,
+        "ZBL": str(trained.model.zbl).lower(),
+        "TEMPERATURES": " ".join(f"{t:g}" for t in kelvin),
+        "REPLICAS": len(config.temperature) // len(kelvin),
+        "MD_STEPS": config.steps,
+        "REFERENCE_STEPS": round(reference.time_fs[-1] / config.timestep),
+    }
+    given = [f"{name}={shlex.quote(str(v))}" for name, v in settings.items() if str(v) != defaults[name]]
+    return " ".join([*given, "scripts/survival_study.sh DATA"])
+
+
 def training(folder: Path) -> str:
     """What the models learned from."""
     counts = json.loads((folder / "start" / "prepare.json").read_text())
     steps = sorted({_record(p.parent)["steps"] for p in folder.glob("runs/*/*/test_metrics.json")})
     labels = ", ".join(f"{n} {status}" for status, n in counts["labels"].items())
+    zbl = OmegaConf.load(next(folder.glob("runs/*/seed*/config.yaml"))).model.zbl
+    repulsion = " and the repulsion of the cores (ZBL)" if zbl else ""
     return (
-        f"MS-MACE with 16 channels and scales of 3 and 5 Å, trained for {', '.join(map(str, steps))} steps "
-        f"of two frames: on {counts['plain']} clusters of carbonate molecules with GFN2-xTB labels (plain), "
-        f"or on {counts['stretched']} frames, half of these clusters and a copy of each in which a "
+        f"MS-MACE with 16 channels, scales of 3 and 5 Å{repulsion}, trained for "
+        f"{', '.join(map(str, steps))} steps of two frames: on {counts['plain']} clusters of carbonate "
+        f"molecules with GFN2-xTB labels (plain), or on {counts['stretched']} frames, half of these clusters and a copy of each in which a "
         "random bond was multiplied by a factor between 0.85 and 2 (stretched; "
         f"[bond stretching](observe.md#bond-stretching), labels of the copies: {labels})."
     )

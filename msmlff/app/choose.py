@@ -99,7 +99,7 @@ def choose(
             pool,
             selector,
             choice.budget,
-            descriptor=None if features is None else lambda _: features,
+            features=features,
             seed=choice.seed,
             reference=reference,
             rules=rules,

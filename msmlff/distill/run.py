@@ -24,7 +24,7 @@ def distill(
     selector: Selector,
     budget: int | Budget | None,
     *,
-    descriptor: Callable[[FrameStore], Features] | None,
+    features: Features | None,
     seed: int,
     reference: Selection | Sequence[int] | None = None,
     rules: Rules | None = None,
@@ -37,22 +37,20 @@ def distill(
         pool: the frames.
         selector: the method.
         budget: frames to choose, or a Budget in atoms or label cost; None for all.
-        descriptor: gives the features of the frames (a ``Descriptor``); None for selectors that use no
-            features, and then there is no map and no coverage.
+        features: of the frames, as a ``Descriptor`` gives them; None for selectors that use no features, and
+            then there is no map and no coverage.
         seed: of the selection.
         reference: frames that are chosen already.
         rules: frames that must or must not be chosen, quotas of the groups.
         on_map: called with the choice and its map, before its coverage is computed.
 
     Raises:
-        InputError: what ``Selector.select`` and the descriptor raise, or a selector without the
-            descriptor it needs.
+        InputError: what ``Selector.select`` raises, or a selector without the features it needs.
     """
-    if descriptor is None and selector.uses_features:
+    if features is None and selector.uses_features:
         raise InputError(f"{type(selector).__name__} needs a descriptor: write descriptor=untrained_mace")
-    features = Features.blank(pool.num_atoms, pool.hash) if descriptor is None else descriptor(pool)
     selection = selector.select(
-        features,
+        Features.blank(pool.num_atoms, pool.hash) if features is None else features,
         budget,
         reference=reference,
         frames=pool,
@@ -60,7 +58,7 @@ def distill(
         rules=rules,
         seed=seed,
     )
-    if descriptor is None:
+    if features is None:
         return selection, None
     chart = pool_map(features, selection, pool.group, selector if isinstance(selector, CPD) else None)
     if on_map is not None:

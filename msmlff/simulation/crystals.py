@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers, covalent_radii, reference_states
 from scipy.optimize import minimize, minimize_scalar
 
-from msmlff.errors import InputError
+from msmlff.errors import InputError, MSMLFFError
 
 IDEAL, SQRT3 = float(np.sqrt(8 / 3)), float(np.sqrt(3))
 #: c/a of the hcp rows: relaxed with the bond length, or held.
@@ -33,8 +33,9 @@ class Crystal:
         energy: eV per atom.
         ratio: c/a of hcp; NaN of the others.
         atoms: the primitive cell.
-        lower: Å, a bond length outside the well of this minimum at which the energy is lower still, as in the
-            holes that models have where they were not trained; NaN where none was met.
+        lower: Å, a bond length outside the well of this minimum (of hcp: at the ideal c/a) at which the
+            energy is lower still, as in the holes that models have where they were not trained; NaN where
+            none was met.
         problem: why there is no minimum, the numbers then being NaN; "" where there is one.
     """
 
@@ -90,15 +91,16 @@ def relaxed_crystals(element: str, calculator: Calculator, guess: float | None =
         guess: Å, about the bond length of fcc; default: from ASE's table of the elements.
 
     Raises:
-        InputError: no such element; none of the structures has a minimum between 0.75 and 1.3 times the
-            guess; what the calculator refuses. Of several minima the one nearest to the guess is taken.
+        InputError: no such element; what the calculator refuses.
+        MSMLFFError: none of the structures has a minimum between 0.75 and 1.3 times the guess. Of several
+            minima the one nearest to the guess is taken.
     """
     if element not in atomic_numbers or element == "X":
         raise InputError(f"crystals: {element!r} is no chemical symbol")
     start = guess if guess is not None else _guess(element)
     rows = [_relaxed(name, element, calculator, start) for name in STRUCTURES]
     if all(row.problem for row in rows):
-        raise InputError(f"{element}: {rows[0].problem}")
+        raise MSMLFFError(f"{element}: {rows[0].problem}")
     return rows
 
 
@@ -123,23 +125,23 @@ def _relaxed(structure: str, element: str, calculator: Calculator, guess: float)
         return float(atoms.get_potential_energy()) / len(atoms)
 
     try:
-        bond, lower = _bond(energy, guess)
+        (bond, best), (deepest, there) = _bond(energy, guess)
         if structure == "hcp":
-            bond, ratio = _with_ratio(energy, bond)
+            bond, ratio, best = _with_ratio(energy, bond)
     except _NoMinimumError as error:
         start = crystal(structure, element, guess, ratio or IDEAL)
         return Crystal(structure, np.nan, np.nan, np.nan, start, problem=f"{structure} {error}")
     atoms = crystal(structure, element, bond, ratio or IDEAL)
-    return Crystal(structure, bond, energy(bond, ratio or IDEAL), ratio or np.nan, atoms, lower)
+    return Crystal(structure, bond, best, ratio or np.nan, atoms, deepest if there < best else np.nan)
 
 
 class _NoMinimumError(Exception):
     """The energy has no minimum where it is looked for."""
 
 
-def _bond(energy: Callable[[float], float], guess: float) -> tuple[float, float]:
-    """The bond length of the minimum nearest to the guess, by a scan and Brent's method in its well; and one
-    of a lower energy elsewhere in the scan, NaN if there is none."""
+def _bond(energy: Callable[[float], float], guess: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Bond length and energy of the minimum nearest to the guess, by a scan and Brent's method in its well;
+    and those of the deepest point of the scan."""
     lengths = guess * _SCAN
     values = np.array([energy(float(length)) for length in lengths])
     inner = values[1:-1]
@@ -153,15 +155,15 @@ def _bond(energy: Callable[[float], float], guess: float) -> tuple[float, float]
     bracket = (lengths[low - 1], lengths[low], lengths[low + 1])
     found = minimize_scalar(energy, bracket=bracket, method="brent", options={"xtol": 1e-7})
     deepest = int(np.argmin(values))
-    return float(found.x), float(lengths[deepest]) if values[deepest] < found.fun else np.nan
+    return (float(found.x), float(found.fun)), (float(lengths[deepest]), float(values[deepest]))
 
 
-def _with_ratio(energy: Callable[[float, float], float], bond: float) -> tuple[float, float]:
-    """Bond length and c/a of hcp, from the best bond length at the ideal c/a."""
+def _with_ratio(energy: Callable[[float, float], float], bond: float) -> tuple[float, float, float]:
+    """Bond length, c/a and energy of hcp, from the best bond length at the ideal c/a."""
     first = np.array([bond, IDEAL])
     options = {"xatol": 1e-4, "fatol": 1e-8, "initial_simplex": first + bond * np.eye(3, 2, k=-1) * 0.02}
     found = minimize(lambda x: energy(x[0], x[1]), first, method="Nelder-Mead", options=options)
     best, ratio = found.x
     if not (_RATIOS[0] < ratio < _RATIOS[1] and found.success):
         raise _NoMinimumError(f"has none: its c/a went to {ratio:.2f}")
-    return float(best), float(ratio)
+    return float(best), float(ratio), float(found.fun)

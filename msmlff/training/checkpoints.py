@@ -141,6 +141,12 @@ class RunCheckpoints(Checkpoint):
         return {"best_score": self.best_score, "best_value": self.best_value, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        missing = self.state_dict().keys() - state_dict.keys()
+        if missing:
+            raise InputError(
+                f"{self.last} is of an earlier version of msmlff, without {', '.join(sorted(missing))}: go "
+                "on with that version, or train anew in another folder"
+            )
         for name in ("best_score", "best_value", "best_step"):
             setattr(self, name, state_dict[name])
 

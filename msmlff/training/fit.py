@@ -136,8 +136,8 @@ def fit(model: ForceField, train: FrameSet, val: FrameSet, spec: TrainingSpec, r
         A FitResult whose model carries the best averaged weights.
 
     Raises:
-        InputError: no frames, no validation label that is trained on, or a checkpoint that is missing or
-            damaged.
+        InputError: no frames, no validation label that is trained on, or a checkpoint that is missing,
+            damaged or of an earlier version.
         DivergenceError: the loss left the road, or no validation error was finite.
         Interrupted: SIGTERM or Ctrl-C; checkpoints/last.ckpt is written.
     """

@@ -176,6 +176,17 @@ def test_a_model_and_a_reference_stand_side_by_side(
     assert "there is no Cu in the reference, which has Al" in capfd.readouterr().err
 
 
+def test_crystals_without_a_minimum_are_a_failure_and_no_bad_input(
+    relax: Relax, reference_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the search is beyond the reach of the potential."""
+    file = reference_data / "eam" / "Al1.eam.fs"
+    assert relax(f"model={file}", "crystals=[Al]", "bond=20") == 1
+    assert "fcc has no minimum of the energy between bond lengths of 15.00 and" in capfd.readouterr().err
+    assert record(tmp_path / "out")["status"] == "failed"
+    assert not (tmp_path / "out" / "crystals.json").exists()
+
+
 @pytest.mark.skipif(find_spec("phonopy") is None, reason="phonopy is not installed")
 def test_phonons_are_drawn(relax: Relax, reference_data: Path, tmp_path: Path) -> None:
     atoms = bulk("Al", a=4.045)

@@ -33,7 +33,7 @@ def store(frames: list[Configuration], tmp_path: Path) -> FrameStore:
 
 
 def test_selection_map_and_files(store: FrameStore, tmp_path: Path) -> None:
-    selection, chart = distill(store, CPD(), 6, descriptor=DESCRIPTOR, seed=1, rules=Rules(must=[5]))
+    selection, chart = distill(store, CPD(), 6, features=DESCRIPTOR(store), seed=1, rules=Rules(must=[5]))
     assert chart is not None
     paths = write_distillation(tmp_path / "out", store, selection, chart)
     assert {p.name for p in paths.values()} == {"selection.json", "pool_map.npz", "selected.extxyz"}
@@ -65,7 +65,7 @@ def test_selection_map_and_files(store: FrameStore, tmp_path: Path) -> None:
 def test_unlabelled_pool(frames: list[Configuration], tmp_path: Path) -> None:
     bare = [replace(f, energy=float("nan"), forces=None) for f in frames]
     store = FrameStore.build(bare, tmp_path / "cache")
-    selection, chart = distill(store, CPD(), 6, descriptor=DESCRIPTOR, seed=1)
+    selection, chart = distill(store, CPD(), 6, features=DESCRIPTOR(store), seed=1)
     written = list(read_frames(write_distillation(tmp_path / "out", store, selection, chart)["frames"]))
     assert len(written) == 6
     assert all(f.forces is None and np.isnan(f.energy) for f in written)
@@ -73,12 +73,10 @@ def test_unlabelled_pool(frames: list[Configuration], tmp_path: Path) -> None:
 
 def test_labels_do_not_change_the_choice(frames: list[Configuration], tmp_path: Path) -> None:
     bare = [replace(f, energy=float("nan"), forces=None) for f in frames]
-    chosen = [
-        distill(FrameStore.build(x, tmp_path / "cache"), CPD(), 6, descriptor=DESCRIPTOR, seed=1)[
-            0
-        ].ids.tolist()
-        for x in (frames, bare)
-    ]
+    chosen = []
+    for x in (frames, bare):
+        store = FrameStore.build(x, tmp_path / "cache")
+        chosen.append(distill(store, CPD(), 6, features=DESCRIPTOR(store), seed=1)[0].ids.tolist())
     assert chosen[0] == chosen[1]
 
 
@@ -86,7 +84,7 @@ def test_labels_do_not_change_the_choice(frames: list[Configuration], tmp_path: 
 def test_other_selectors_have_a_map_too(
     store: FrameStore, selector: RandomSelector | FullSelector, budget: int | None
 ) -> None:
-    selection, chart = distill(store, selector, budget, descriptor=DESCRIPTOR, seed=1)
+    selection, chart = distill(store, selector, budget, features=DESCRIPTOR(store), seed=1)
     assert chart is not None
     assert chart.chosen.sum() == len(selection)
     assert set(chart.band) == {"central", "middle", "peripheral"}
@@ -94,17 +92,17 @@ def test_other_selectors_have_a_map_too(
 
 
 def test_no_descriptor_is_enough_for_chance_alone(store: FrameStore, tmp_path: Path) -> None:
-    selection, chart = distill(store, RandomSelector(), 6, descriptor=None, seed=1)
-    with_map, _ = distill(store, RandomSelector(), 6, descriptor=DESCRIPTOR, seed=1)
+    selection, chart = distill(store, RandomSelector(), 6, features=None, seed=1)
+    with_map, _ = distill(store, RandomSelector(), 6, features=DESCRIPTOR(store), seed=1)
     assert chart is None
     assert selection.ids.tolist() == with_map.ids.tolist()
     assert set(write_distillation(tmp_path, store, selection, chart)) == {"selection", "frames"}
     with pytest.raises(InputError, match="CPD needs a descriptor"):
-        distill(store, CPD(), 6, descriptor=None, seed=1)
+        distill(store, CPD(), 6, features=None, seed=1)
 
 
 def test_selection_of_another_pool_is_not_written(store: FrameStore, tmp_path: Path) -> None:
-    selection, chart = distill(store.subset(range(20)), RandomSelector(), 6, descriptor=None, seed=1)
+    selection, chart = distill(store.subset(range(20)), RandomSelector(), 6, features=None, seed=1)
     with pytest.raises(InputError, match="another pool"):
         write_distillation(tmp_path, store, selection, chart)
 

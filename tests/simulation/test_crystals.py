@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.calculators.eam import EAM
 from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 from toys import Pairs
 
-from msmlff.errors import InputError
+from msmlff.errors import InputError, MSMLFFError
 from msmlff.simulation import MSMLFFCalculator
 from msmlff.simulation.crystals import IDEAL, SQRT3, crystal, relaxed_crystals
 from msmlff.simulation.relax import RelaxSettings, relax
@@ -68,9 +70,10 @@ def test_the_minimum_is_that_of_a_relaxation_by_stress() -> None:
 
 
 def test_a_guess_far_off_or_a_repulsion_is_named() -> None:
-    with pytest.raises(InputError, match=r"Cu: fcc has no minimum .* bond=LENGTH"):
+    with pytest.raises(MSMLFFError, match=r"Cu: fcc has no minimum .* bond=LENGTH") as without:
         relaxed_crystals("Cu", EMT(), guess=4.5)
-    with pytest.raises(InputError, match="no minimum"):
+    assert not isinstance(without.value, InputError)  # the input was right, there is nothing to be found
+    with pytest.raises(MSMLFFError, match="no minimum"):
         relaxed_crystals("H", MSMLFFCalculator(Pairs()))
     with pytest.raises(InputError, match="'Nix' is no chemical symbol"):
         relaxed_crystals("Nix", EMT())
@@ -102,6 +105,30 @@ def test_a_hole_elsewhere_does_not_take_the_minimum_away() -> None:
         assert np.isnan(right.lower)
         assert 1.5 < row.lower < 2.2
         assert row.as_json()["lower_at_A"] == row.lower
+
+
+class TwoWells(Calculator):
+    """eV per atom: -1 at 2.3 Å per atom (cube root of the volume) and -1.05 at 1.9 Å; hcp gains 0.14 eV where
+    c/a grows from its ideal value to 1.75."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy"]
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()) -> None:  # type: ignore[no-untyped-def]
+        super().calculate(atoms, properties, system_changes)
+        side = (atoms.get_volume() / len(atoms)) ** (1 / 3)
+        energy = min(20 * (side - 2.3) ** 2 - 1.0, 20 * (side - 1.9) ** 2 - 1.05)
+        if len(atoms) == 2:
+            a, _, c = atoms.cell.lengths()
+            energy += 10 * ((c / a - 1.75) ** 2 - (IDEAL - 1.75) ** 2)
+        self.results["energy"] = len(atoms) * energy
+
+
+def test_a_hole_is_one_below_the_relaxed_crystal() -> None:
+    """Deeper than hcp at the ideal c/a, and not than hcp with its own."""
+    rows = relaxed_crystals("Cu", TwoWells())
+    assert rows[2].ratio == pytest.approx(1.75, abs=1e-3)
+    assert rows[2].energy == pytest.approx(-1.0 - 10 * (IDEAL - 1.75) ** 2, abs=1e-6)
+    assert [np.isnan(row.lower) for row in rows] == [False, False, True, False]
 
 
 def test_a_structure_without_a_minimum_does_not_hide_the_others() -> None:

@@ -266,6 +266,7 @@ def test_a_file_holds_the_model_and_no_code(name: str, tmp_path: Path) -> None:
     path = export_mliap(model, tmp_path / name, {"label_level": "none"})
     assert list(tmp_path.iterdir()) == [path]
     if name.endswith(".pt"):
+        # pickled whole, as LAMMPS reads it; it is the file written above
         found = torch.load(path, weights_only=False)
     else:
         found = pickle.loads(path.read_bytes())

@@ -251,6 +251,19 @@ def test_damaged_and_missing_checkpoints_are_errors(
         fit(make_model(), *frame_sets, SPEC, run(run_folder, resume=True))
 
 
+def test_a_checkpoint_of_an_earlier_version_is_named(
+    frame_sets: Sets, make_model: MakeModel, run_folder: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder, callbacks=[Stop(9)]))
+    path = run_folder / "checkpoints" / LAST
+    content = read_checkpoint(path)
+    del content["callbacks"]["RunCheckpoints"]["best_value"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"last\.ckpt is of an earlier version .* without best_value: go on"):
+        fit(make_model(), *frame_sets, SPEC, run(run_folder, resume=True))
+
+
 def test_a_full_disk_keeps_the_checkpoint_before(
     frame_sets: Sets, make_model: MakeModel, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
