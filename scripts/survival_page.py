@@ -267,7 +267,8 @@ def training(folder: Path) -> str:
     return (
         f"MS-MACE with 16 channels, scales of 3 and 5 Å{repulsion}, trained for "
         f"{', '.join(map(str, steps))} steps of two frames: on {counts['plain']} clusters of carbonate "
-        f"molecules with GFN2-xTB labels (plain), or on {counts['stretched']} frames, half of these clusters and a copy of each in which a "
+        f"molecules with GFN2-xTB labels (plain), or on {counts['stretched']} frames, half of these clusters "
+        "and a copy of each in which a "
         "random bond was multiplied by a factor between 0.85 and 2 (stretched; "
         f"[bond stretching](observe.md#bond-stretching), labels of the copies: {labels})."
     )
