@@ -172,7 +172,48 @@ def learning_curves(metrics: Mapping[str, np.ndarray], best_step: int | None) ->
         blocks.append(
             FigureBlock(f"learning-{name}", f"Validation {name} error", caption, figure, height=300)
         )
-    return blocks
+    return [*blocks, *_stability_curve(metrics, best)]
+
+
+def _stability_curve(metrics: Mapping[str, np.ndarray], best: int | None) -> list[FigureBlock]:
+    """How long short dynamics from validation frames stay within their limits; none where none was run."""
+    times = metrics.get("val/stable_time_fs", np.full(len(metrics["step"]), np.nan))
+    rows = np.flatnonzero(np.isfinite(times))
+    if not len(rows):
+        return []
+    figure = empty_figure("step", "mean time / fs")
+    for title, name, axis, colour in (
+        ("time", "val/stable_time_fs", "y", BLUE),
+        ("share that stayed (right)", "val/stable_share", "y2", GREY),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=small(metrics["step"][rows]),
+                y=small(metrics[name][rows]),
+                mode="lines+markers",
+                name=title,
+                yaxis=axis,
+                marker={"size": 5},
+                line={"color": colour, "dash": "solid" if axis == "y" else "dot"},
+            )
+        )
+    if best is not None and best in rows:
+        star = {"symbol": "star", "size": 13, "color": ORANGE}
+        x, y = metrics["step"][[best]], times[[best]]
+        figure.add_trace(go.Scatter(x=x, y=y, mode="markers", name="best", marker=star))
+    right = {
+        "overlaying": "y",
+        "side": "right",
+        "range": [0, 1.05],
+        "tickvals": [0, 0.5, 1],
+        "showgrid": False,
+        "zeroline": False,
+        "automargin": True,
+    }
+    figure.update_layout(yaxis={"rangemode": "tozero"}, yaxis2=right)
+    log_axis(figure, "x")
+    caption = "Short dynamics from validation frames: when they left their limits, or ended."
+    return [FigureBlock("learning-stability", "Stability of dynamics", caption, figure, height=300)]
 
 
 def _row_of(metrics: Mapping[str, np.ndarray], step: int | None) -> int | None:

@@ -106,11 +106,14 @@ def fake_record(**changes: Any) -> dict[str, Any]:
     return record
 
 
-def write_metrics(path: Path, steps: int = 2000, stress: bool = True, until: int | None = None) -> None:
-    """metrics.csv: a row every 10 steps, one with validation errors every 100."""
+def write_metrics(
+    path: Path, steps: int = 2000, stress: bool = True, until: int | None = None, stability: bool = False
+) -> None:
+    """metrics.csv: a row every 10 steps, one with validation errors every 100, with dynamics every 200."""
     rng = np.random.default_rng(3)
     columns = ["epoch", "step", "lr", "train/loss", "val/energy_rmse", "val/energy_mae", "val/force_rmse"]
     columns += ["val/force_mae", "val/stress_rmse", "val/stress_mae", "val/score"]
+    columns += ["val/stable_time_fs", "val/stable_share"]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -127,6 +130,8 @@ def write_metrics(path: Path, steps: int = 2000, stress: bool = True, until: int
                 for (name, value), factor in zip(values.items(), noise, strict=True):
                     if name != "stress" or stress:
                         row |= {f"val/{name}_rmse": value * factor, f"val/{name}_mae": 0.7 * value * factor}
+                if stability and step % 200 == 0:
+                    row |= {"val/stable_time_fs": 1000 * (1 - decay), "val/stable_share": 1 - decay}
                 writer.writerow(row)
 
 

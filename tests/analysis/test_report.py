@@ -1,5 +1,6 @@
 """report.html as a file: what it says of complete, partial and odd runs (tests/browser opens it)."""
 
+import base64
 import dataclasses
 import html
 import json
@@ -69,6 +70,18 @@ def test_map_shows_every_frame_and_names_the_chosen_ones(tmp_path):
     assert f"density g/cm³: {group}<br>" in hover
     assert hover.endswith("chosen as number 1")
     assert all("not chosen" in text for text in pool["text"])
+
+
+def test_stability_is_drawn_where_it_was_validated(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_metrics(run / "metrics.csv", until=600, stability=True)
+    time, share = plots(page_of(run))["learning-stability"]["data"]
+    steps = np.array([200, 400, 600])  # not at each validation
+    values = 1 - (1 + steps / 40) ** -0.9
+    for curve, expected in ((time, 1000 * values), (share, values)):
+        found = [np.frombuffer(base64.b64decode(curve[key]["bdata"]), curve[key]["dtype"]) for key in "xy"]
+        np.testing.assert_allclose(found, [steps, expected], rtol=1e-4)
+    assert share["yaxis"] == "y2"
 
 
 def test_nothing_is_fetched_from_elsewhere(tmp_path):
