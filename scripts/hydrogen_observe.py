@@ -1,11 +1,12 @@
 """What the dynamics of scripts/hydrogen_study.sh start from, and what is seen in them.
 
-    python scripts/hydrogen_observe.py starts TEST_FRAMES FOLDER [--densities N] [--starts N]
+    python scripts/hydrogen_observe.py starts TEST_FRAMES FOLDER [--densities N] [--starts N] [--pool FRAMES]
     python scripts/hydrogen_observe.py observe MD_FOLDER LABELS
 
 ``starts`` writes FOLDER/starts.extxyz, frames of the test set at each density, and FOLDER/labels.json, what
-the labels say of the test frames themselves. ``observe`` writes MD_FOLDER/observed.json, a row a replica of
-``msmlff simulate`` that began at those starts.
+the labels say of the test frames themselves and, with ``--pool``, of each pass of the source over the
+densities that the pool's frames are of (by their ``source_index``). ``observe`` writes
+MD_FOLDER/observed.json, a row a replica of ``msmlff simulate`` that began at those starts.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ STARTS, LABELS, OBSERVED = "starts.extxyz", "labels.json", "observed.json"
 R_MAX, BINS = 3.5, 100  # Å: half the largest cell; images are counted in the smaller ones
 SKIPPED = 0.25  # of a run, before anything is averaged
 STUCK = 0.5  # exponent of the MSD below which atoms do not diffuse: 1 in a liquid, 0 in a solid
+PASS_GAP = 20  # frames of the source; within a pass neighbours are a few apart
 FAILURES = ("exploded", "stuck", "structure lost")
 
 
@@ -87,13 +89,33 @@ def _mean(series: np.ndarray) -> list[float] | None:
     return [float(series.mean()), float(block_error(series))]
 
 
-def labels_of(frames: Sequence[Configuration], densities: Sequence[float], kelvin: float) -> dict[str, Any]:
-    """What the labels say of the test frames: a row a density."""
+def passes(frames: Sequence[Configuration]) -> list[list[Configuration]]:
+    """Frames of one density by the pass of the source that made them: within one they stand together."""
+    ordered = sorted(frames, key=lambda frame: int(frame.info["source_index"]))
+    places = [int(frame.info["source_index"]) for frame in ordered]
+    ends = [i + 1 for i, gap in enumerate(np.diff(places)) if gap > PASS_GAP]
+    return [ordered[a:b] for a, b in zip([0, *ends], [*ends, len(ordered)], strict=True)]
+
+
+def labels_of(
+    frames: Sequence[Configuration],
+    densities: Sequence[float],
+    kelvin: float,
+    pool: Sequence[Configuration] = (),
+) -> dict[str, Any]:
+    """What the labels say of the test frames, and of the pool's passes: a row a density."""
     rows = []
     for density in densities:
         members = [frame for frame in frames if density_of(frame) == density]
-        rows.append({"density": density, **seen(members, pressure(members, kelvin))})
+        row = {"density": density, **_labels(members, kelvin)}
+        own = [frame for frame in pool if density_of(frame) == density]
+        rows.append(row | {"passes": [_labels(part, kelvin) for part in passes(own)] if own else []})
     return {"temperature": kelvin, "atoms": len(frames[0]), "densities": rows}
+
+
+def _labels(frames: Sequence[Configuration], kelvin: float) -> dict[str, Any]:
+    energy = float(np.mean([frame.energy / len(frame) for frame in frames]))
+    return {**seen(frames, pressure(frames, kelvin)), "energy": energy}
 
 
 def observe_replica(folder: Path, k: int, label: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +177,7 @@ def main() -> None:
     starts.add_argument("--densities", type=int, default=0, help="0: all")
     starts.add_argument("--starts", type=int, default=1)
     starts.add_argument("--temperature", type=float, default=1000.0, help="K, of the ideal-gas pressure")
+    starts.add_argument("--pool", type=Path, help="frames of the pool, with source_index")
     runs = commands.add_parser("observe")
     runs.add_argument("folder", type=Path)
     runs.add_argument("labels", type=Path)
@@ -165,7 +188,8 @@ def main() -> None:
     frames = list(read_frames(arguments.test))
     chosen = make_starts(frames, arguments.densities, arguments.starts)
     densities = sorted({density_of(frame) for frame in chosen})
-    labels = labels_of(frames, densities, arguments.temperature)
+    pool = list(read_frames(arguments.pool)) if arguments.pool else []
+    labels = labels_of(frames, densities, arguments.temperature, pool)
     (arguments.folder / LABELS).write_text(json.dumps(labels) + "\n", encoding="utf-8")
     write_frames(arguments.folder / STARTS, chosen)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from hydrogen_observe import FAILURES, R_MAX, STUCK
 from hydrogen_pictures import draw_rdfs, draw_states, title_of
-from hydrogen_runs import FULL, NO_MODEL, Study, mean_over_seeds, read_study
+from hydrogen_runs import FULL, NO_MODEL, Study, absolute, mean_over_seeds, read_study
 
 COMMAND = "scripts/hydrogen_study.sh DATA OUT"
 
@@ -53,6 +53,14 @@ comparison between models alone. The nuclei are classical."""
 NOISE = """
 Last row of the columns "from full set": each of its models against the others, which is what seeds and short
 runs alone make. g(r): ∫|g − g_test| dr as a percentage of ∫|g_test − 1| dr."""
+
+
+PASSES = """
+The test frames are not of the same state as most of the pool. By their places in the source, the pool's
+frames are of two passes over the densities, the test frames of a third, which is hotter by its energies
+(the files name no temperatures). The models, which run at 1000 K, are near the passes that they were
+trained on (so this shows no skill in new states) and far from the test frames, whatever they were
+trained on."""
 
 
 def flat(text: str) -> str:
@@ -115,6 +123,46 @@ def states_table(study: Study) -> list[str]:
     return rows(headings, body)
 
 
+def passes_table(study: Study) -> list[str]:
+    """How far the full set's models are from each pass of the source that the pool holds, and from the test
+    frames."""
+    energy = [study.label_of_pass(k, "energy") for k in range(study.passes)]
+    tested = np.array([row["energy"] for row in study.labels["densities"]])
+    fractions = study.table(FULL, "molecular_fraction")
+    body = []
+    for k in (*range(study.passes), None):
+        rows_ = [row if k is None else row["passes"][k] for row in study.labels["densities"]]
+        label = (
+            study.label("molecular_fraction") if k is None else study.label_of_pass(k, "molecular_fraction")
+        )
+        body.append(
+            [
+                "test frames" if k is None else f"pool, pass {k + 1}",
+                str(sum(row["frames"] for row in rows_)),
+                f"{1e3 * float(np.mean((tested if k is None else energy[k]) - energy[0])):.0f}",
+                said(absolute(fractions - label)),
+                said(study.g_error(FULL, k)),
+            ]
+        )
+    headings = ["frames", "number", "energy above the first, meV/atom"]
+    return rows([*headings, "molecular fraction of the full set's models from them", "g(r), %"], body)
+
+
+def verdict(study: Study) -> str:
+    """What the dynamics say of the training sets, in words."""
+    failed = {name: int(study.failed(name).sum()) for name in study.names}
+    runs = {name: study.starts * len(study.densities) * len(study.of(name)) for name in study.names}
+    total = sum(failed.values())
+    counts = ", ".join(f"{title_of(n)} {failed[n]} of {runs[n]}" for n in study.names if failed[n])
+    lost = f"No run of {sum(runs.values())} failed." if not total else f"Runs failed: {counts}."
+    full = float(np.nanmean(study.from_full(FULL, "pressure")))
+    others = [float(np.nanmean(study.from_full(n, "pressure"))) for n in study.names if n != FULL]
+    return flat(f"""
+{lost} Pressures of models of few frames are {min(others):.1f} to {max(others):.1f} GPa from those of the full
+set's models, which are {full:.1f} GPa from each other. The paper's models of 200 frames failed at ten
+(DIRECT) and five (random) points of the atomic phase; CPD's was as good as all frames'.""")
+
+
 def beside_full(study: Study, name: str, key: str) -> str:
     """Difference from the full set's models; without an error for these, whose differences share models."""
     values = study.from_full(name, key, relative=key == "diffusion")
@@ -171,7 +219,8 @@ def section(study: Study, pictures: Path) -> list[str]:
         "",
         f"![states against r_s](pictures/{name}.png)",
         "",
-        "*Mean and standard error over the seeds, of the runs that did not fail; crosses: the test frames.*",
+        "*Mean and standard error over the seeds, of the runs that did not fail; crosses: the test frames"
+        + (", tripods: the pool's.*" if study.passes else ".*"),
         "",
         "**Mean absolute difference over the densities**",
         "",
@@ -179,6 +228,9 @@ def section(study: Study, pictures: Path) -> list[str]:
         "",
         flat(NOISE),
         "",
+        verdict(study),
+        "",
+        *([flat(PASSES), "", *passes_table(study), ""] if study.passes else []),
         f"![g(r)](pictures/{name}_rdf.png)",
         "",
         f"*g(r) at {densities} g/cm³; bands: standard error over the seeds.*",

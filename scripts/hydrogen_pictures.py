@@ -42,7 +42,7 @@ def draw_states(study: Study, path: Path) -> None:
     """
     figure, panels = plt.subplots(2, 3, figsize=(13.0, 7.0))
     for axes, (key, words) in zip(panels[0], STATES.items(), strict=True):
-        _curves(axes, study, key, np.zeros(len(study.densities)))
+        _curves(axes, study, key, np.zeros(len(study.densities)), apart=0.0)
         axes.set(ylabel=words)
     for axes, key in zip(panels[1], ("pressure", "molecular_fraction"), strict=False):
         _curves(axes, study, key, mean_over_seeds(study.table(FULL, key))[0])
@@ -59,18 +59,26 @@ def draw_states(study: Study, path: Path) -> None:
     plt.close(figure)
 
 
-def _curves(axes: Axes, study: Study, key: str, origin: np.ndarray) -> None:
-    """Mean and standard error over the seeds, less ``origin`` [densities]; the test frames' own values."""
+def _curves(axes: Axes, study: Study, key: str, origin: np.ndarray, apart: float = 0.12) -> None:
+    """Mean and standard error over the seeds, less ``origin`` [densities]; the labels' own values.
+
+    ``apart``: of two sets, as a share of the step of r_s, so that bars do not hide each other. Where the
+    states themselves are drawn it is 0: on their slopes it would look like a difference.
+    """
     width = np.ptp(study.r_s) / max(len(study.r_s) - 1, 1)
     for i, name in enumerate(study.names):
         mean, error = mean_over_seeds(study.table(name, key))
-        beside = (i - 0.5 * (len(study.names) - 1)) * 0.12 * width  # so that bars do not hide each other
+        beside = (i - 0.5 * (len(study.names) - 1)) * apart * width
         axes.errorbar(study.r_s + beside, mean - origin, np.nan_to_num(error), capsize=1.5, **look(name))
     if key == "diffusion":
         return
     values = study.label(key)
     if np.isfinite(values).any():
         axes.plot(study.r_s, values - origin, "k+", ms=8, mew=1.4, label="test frames", zorder=5)
+    for k, mark in zip(range(study.passes), "12", strict=False):
+        values = study.label_of_pass(k, key)
+        if np.isfinite(values).all():
+            axes.plot(study.r_s, values - origin, f"k{mark}", ms=8, label=f"pool, pass {k + 1}", zorder=5)
 
 
 def _failures(axes: Axes, study: Study) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from hydrogen_observe import LABELS, OBSERVED
 from omegaconf import OmegaConf
 
+from msmlff.analysis.observable_errors import rdf_error
+
 FULL = "full"
 ORDER = ("cpd", "direct", "random", FULL)
 NO_MODEL = "no model"
@@ -93,6 +95,28 @@ class Study:
     def label(self, key: str) -> np.ndarray:
         """[densities] value of the test frames themselves, NaN where they do not say."""
         return np.array([row[key][0] if row[key] else math.nan for row in self.labels["densities"]])
+
+    @cached_property
+    def passes(self) -> int:
+        """Of the source over the densities, as far as the pool holds them; 0 where that is not known."""
+        return min(len(row["passes"]) for row in self.labels["densities"])
+
+    def label_of_pass(self, k: int, key: str) -> np.ndarray:
+        """[densities] value of the pool's frames of a pass; of its energies the means, eV/atom."""
+        values = [row["passes"][k][key] for row in self.labels["densities"]]
+        return np.array([v[0] if isinstance(v, list) else math.nan if v is None else v for v in values])
+
+    def g_error(self, name: str, k: int | None) -> np.ndarray:
+        """[seeds] mean over the densities of the error of g(r), %, beside a pass (None: the test frames)."""
+        found = []
+        for cell in self.of(name):
+            errors = []
+            for row in self.labels["densities"]:
+                label, g = row if k is None else row["passes"][k], cell.g(row["density"])
+                if g is not None:
+                    errors.append(rdf_error(np.array(label["r"]), np.array(label["g"]), g))
+            found.append(np.mean(errors) if errors else math.nan)
+        return np.array(found)
 
     def table(self, name: str, key: str) -> np.ndarray:
         """[seeds, densities] of an observable, NaN where all runs failed."""

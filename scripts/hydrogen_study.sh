@@ -44,15 +44,16 @@ md() { # POOL NAME/SEED: all starts in one batch, then what is seen
 }
 export -f md
 
-study() { # POOL TEST_FRAMES DENSITIES, then overrides of the pool
+study() { # POOL TEST_FRAMES DENSITIES POOL_FRAMES (empty: not looked at), then overrides of the pool
     mkdir -p "$out/$1"
     [ -f "$out/$1/starts.extxyz" ] || "$python" "$root/scripts/hydrogen_observe.py" starts "$2" "$out/$1" \
-        --densities "${DENSITIES:-$3}" --starts "${STARTS:-1}"
-    train "$1" "${@:4}"
+        --densities "${DENSITIES:-$3}" --starts "${STARTS:-1}" ${4:+--pool "$4"}
+    train "$1" "${@:5}"
     (cd "$out/$1/models" && ls -d */seed*/model.safetensors) | sed 's|/model.safetensors||' \
         | xargs -P "$jobs" -I{} bash -ec 'md "$@"' _ "$1" {}
 }
 
-study dense_hydrogen "$root/msmlff/data/pools/dense_hydrogen/test.extxyz.gz" 12 pool=dense_hydrogen
-study dense_hydrogen_pbe "$data/dense_hydrogen_pbe/test.extxyz.gz" 0 pool=dense_hydrogen_pbe "pool.path=$data/dense_hydrogen_pbe"
+study dense_hydrogen "$root/msmlff/data/pools/dense_hydrogen/test.extxyz.gz" 12 "" pool=dense_hydrogen
+pbe=$data/dense_hydrogen_pbe
+study dense_hydrogen_pbe "$pbe/test.extxyz.gz" 0 "$pbe/pool_575.extxyz.gz" pool=dense_hydrogen_pbe "pool.path=$pbe"
 "$python" "$root/scripts/hydrogen_page.py" "$out"
