@@ -120,7 +120,8 @@ def picture(metals: Sequence[Metal], path: Path) -> None:
             paper = PAPER[metal.name]["network"].get(structure)
             if paper is not None:
                 top.plot(k - 0.18, 1e3 * (paper[1] - zero), "D", color=BLUE, markersize=5)
-                bottom.plot(k - 0.18, 1e3 * (paper[0] - reference[0]), "D", color=BLUE, markersize=5)
+                shift, rounded = 1e3 * (paper[0] - reference[0]), 5.0  # mÅ: two decimals of Å
+                bottom.errorbar(k - 0.18, shift, rounded, fmt="D", color=BLUE, markersize=5, capsize=2)
             for i, value in enumerate(metal.figures(structure, 1)):
                 top.plot(k + 0.1 + 0.08 * i, 1e3 * (value - zero), "o", color=ORANGE, markersize=5)
             for i, value in enumerate(metal.figures(structure, 0)):
@@ -134,7 +135,9 @@ def picture(metals: Sequence[Metal], path: Path) -> None:
     handles = [
         plt.Line2D([], [], color=BLACK, linewidth=2, label="EAM"),
         plt.Line2D([], [], color=ORANGE, marker="o", linestyle="", label="MS-MACE, each seed"),
-        plt.Line2D([], [], color=BLUE, marker="D", linestyle="", label="network of arXiv 2311.05407"),
+        plt.Line2D(
+            [], [], color=BLUE, marker="D", linestyle="", label="network of arXiv 2311.05407 (bar: rounding)"
+        ),
     ]
     figure.legend(handles=handles, frameon=False, ncols=3, loc="lower center")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
