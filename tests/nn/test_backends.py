@@ -101,6 +101,19 @@ def convolve(backend: str, graph: Graph, paths: list[Path], couplings: list[Tens
     return function
 
 
+def convolve_species(
+    backend: str, graph: Graph, paths: list[Path], species: Tensor
+) -> Callable[..., list[Tensor]]:
+    """The first layer's convolution as a function of the table, phi, W, Y."""
+
+    def function(table: Tensor, phi: Tensor, weight: Tensor, harmonics: Tensor) -> list[Tensor]:
+        phi, edges = graph.lay_out(backend, phi, harmonics)
+        out = ops.species_convolution(table, species, phi, weight, paths, edges)
+        return [edges.in_order_of_atoms(o) for o in out]
+
+    return function
+
+
 def couplings_of(l_hidden: int, l_edge: int, l_out: int) -> tuple[list[Path], list[Tensor]]:
     module = ScaleConvolution(1, l_hidden, 1, l_edge, l_out, 1, [1], 1.0)
     return module.paths, [constant(torch.zeros(1, dtype=torch.float64)) for constant in module._couplings]
@@ -142,25 +155,33 @@ def test_convolution_gradgradcheck(backend: str) -> None:
 
 
 @pytest.mark.parametrize("degrees", DEGREES.values(), ids=DEGREES)
-@pytest.mark.parametrize("species", [1, 2, 4])
+@pytest.mark.parametrize(("species", "l_edge"), [(1, 3), (2, 3), (4, 3), (2, 0), (4, 1), (1, 2)])
 @dtypes
 @backends
-def test_species_convolution(backend: str, dtype: str, species: int, degrees: tuple[int, ...]) -> None:
+def test_species_convolution(
+    backend: str, dtype: str, species: int, l_edge: int, degrees: tuple[int, ...]
+) -> None:
     torch.manual_seed(2)
-    paths, graph = convolution_paths(0, 3, 3), Graph(degrees)
-    kind, tolerance = DTYPES[dtype]
+    graph, (kind, tolerance) = Graph(degrees), DTYPES[dtype]
+    paths, edges = convolution_paths(0, l_edge, l_edge), len(graph.receiver)
     of_atom = torch.randint(0, species, (graph.atoms,))
-    edges = len(graph.receiver)
-
-    def run(name: str, table: Tensor, phi: Tensor, weight: Tensor, harmonics: Tensor) -> list[Tensor]:
-        phi, laid_out = graph.lay_out(name, phi, harmonics)
-        out = ops.species_convolution(table, of_atom, phi, weight, paths, laid_out)
-        return [laid_out.in_order_of_atoms(o) for o in out]
-
-    arguments = [random(species, 5), random(edges, 9), random(len(paths), 9, 5), random(edges, 16)]
-    expected = all_derivatives(lambda *a: run("reference", *a), arguments)
+    arguments = [
+        random(species, 5), random(edges, 9), random(len(paths), 9, 5), random(edges, (l_edge + 1) ** 2)
+    ]  # fmt: skip
+    expected = all_derivatives(convolve_species("reference", graph, paths, of_atom), arguments)
     ours = [a.detach().to(kind).requires_grad_() for a in arguments]
-    same(all_derivatives(lambda *a: run(backend, *a), ours), expected, tolerance)
+    same(all_derivatives(convolve_species(backend, graph, paths, of_atom), ours), expected, tolerance)
+
+
+@pytest.mark.parametrize("l_edge", [1, 3])
+@backends
+def test_species_convolution_gradgradcheck(backend: str, l_edge: int) -> None:
+    torch.manual_seed(2)
+    paths, graph = convolution_paths(0, l_edge, l_edge), Graph((2, 0, 3))
+    function = convolve_species(backend, graph, paths, torch.tensor([1, 0, 1]))
+    inputs = random(2, 2), random(5, 3), random(len(paths), 3, 2), random(5, (l_edge + 1) ** 2)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 CONTRACTIONS = [(1, 1, 1, 1), (2, 1, 2, 3), (2, 2, 3, 4), (3, 1, 3, 2), (1, 0, 4, 1)]
@@ -251,26 +272,6 @@ def test_radial_network_far_from_zero(backend: str) -> None:
         with ops.use_backend(backend):
             y = ops.radial_network(x.to(dtype), [torch.ones(1, 1, dtype=dtype)])
         torch.testing.assert_close(y, torch.nn.functional.silu(x.to(dtype)), rtol=1e-6, atol=1e-11)
-
-
-@backends
-def test_a_million_edges(backend: str) -> None:
-    """Every edge alike: A is the number of neighbours times what one edge gives."""
-    atoms, degree = 8000, 125
-    sender = torch.arange(atoms * degree) % atoms
-    receiver = torch.arange(atoms).repeat_interleave(degree)
-    graph = Graph((0,))
-    graph.atoms, graph.sender, graph.receiver = atoms, sender, receiver
-    paths, couplings = couplings_of(0, 1, 1)
-    phi, harmonics = torch.ones(1, 2), torch.tensor([[1.0, 0.5, -0.5, 0.25]])
-    weight, h = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), torch.ones(atoms, 1, 1)
-    arguments = h, phi.expand(len(sender), 2).contiguous(), weight, harmonics.repeat(len(sender), 1)
-    h.requires_grad_()
-    out = convolve(backend, graph, paths, couplings)(*arguments)
-    torch.testing.assert_close(out[0], torch.full((atoms, 1, 1), 3.0 * degree))
-    torch.testing.assert_close(out[1][-1, :, 0], 7.0 * degree * harmonics[0, 1:] * couplings[1][0, 0].float())
-    (grad,) = torch.autograd.grad(out[0].sum(), h)
-    torch.testing.assert_close(grad, torch.full_like(h, 3.0 * degree))
 
 
 @backends

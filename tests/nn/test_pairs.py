@@ -137,13 +137,13 @@ def test_convolution(dtype: str, sizes: tuple[int, ...], kind: str) -> None:
     same(all_derivatives(convolve(rows, pairs, sizes, kind_of_number), ours), expected, tolerance)
 
 
-@pytest.mark.parametrize("species", [1, 3])
+@pytest.mark.parametrize(("species", "l_edge"), [(1, 3), (3, 3), (2, 1)])
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_species_convolution(dtype: str, kind: str, species: int) -> None:
+def test_species_convolution(dtype: str, kind: str, species: int, l_edge: int) -> None:
     torch.manual_seed(2)
     rows, vectors = graph(*GRAPHS[kind])
-    pairs, paths = pairs_of(rows, vectors), convolution_paths(0, 3, 3)
+    pairs, paths = pairs_of(rows, vectors), convolution_paths(0, l_edge, l_edge)
     kind_of_number, tolerance = DTYPES[dtype]
     of_atom = torch.randint(0, species, (len(rows.row_ptr) - 1,))
 
@@ -155,8 +155,11 @@ def test_species_convolution(dtype: str, kind: str, species: int) -> None:
         return ops.species_convolution(table, of_atom, phi, weight, paths, edges)
 
     arguments = [
-        random(species, 5), random(len(pairs.edge), 9), random(len(paths), 9, 5), random(len(rows.sender), 16)
-    ]  # fmt: skip
+        random(species, 5),
+        random(len(pairs.edge), 9),
+        random(len(paths), 9, 5),
+        random(len(rows.sender), (l_edge + 1) ** 2),
+    ]
     expected = all_derivatives(lambda *a: run(None, *a), arguments)
     ours = [a.detach().to(kind_of_number).requires_grad_() for a in arguments]
     same(all_derivatives(lambda *a: run(pairs, *a), ours), expected, tolerance)

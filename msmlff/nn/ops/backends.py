@@ -116,6 +116,7 @@ def _triton_missing(device: str) -> str | None:
 
 
 def _load_triton() -> Kernels:
+    from msmlff.nn.ops.perceptron import radial_network
     from msmlff.nn.ops.triton_contraction import symmetric_contraction
     from msmlff.nn.ops.triton_convolution import convolution
     from msmlff.nn.ops.triton_species import species_convolution
@@ -124,6 +125,7 @@ def _load_triton() -> Kernels:
         _load_reference(),
         convolution=convolution,
         species_convolution=species_convolution,
+        radial_network=radial_network,
         symmetric_contraction=symmetric_contraction,
     )
 
@@ -136,11 +138,13 @@ def _cuequivariance_missing(device: str) -> str | None:
 
 def _load_cuequivariance() -> Kernels:
     from msmlff.nn.ops.cuequivariance import convolution, species_convolution, symmetric_contraction
+    from msmlff.nn.ops.perceptron import radial_network
 
     return replace(
         _load_reference(),
         convolution=convolution,
         species_convolution=species_convolution,
+        radial_network=radial_network,
         symmetric_contraction=symmetric_contraction,
     )
 

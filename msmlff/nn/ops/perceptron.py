@@ -1,7 +1,7 @@
 """Multilayer perceptron of the radial functions, with first and second derivatives derived by hand.
 
-a_l = silu(z_l), z_l = a_{l-1} W_l. Every edge passes through it, so it is computed in pieces that stay in the
-cache, and hidden layers are computed again in the backward passes rather than stored.
+a_l = silu(z_l), z_l = a_{l-1} W_l. Every edge passes through it, so it is computed in pieces, and hidden
+layers are computed again in the backward passes rather than stored: memory holds x and a_n of the edges.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch.nn import functional
 from msmlff.nn.ops import twice
 from msmlff.nn.ops.twice import Gradients, Tensors
 
-#: Numbers of one layer's piece.
-_PIECE = 1 << 16
+#: Numbers of one layer's piece on the CPU, where it stays in the cache, and elsewhere, where a launch must be
+#: worth its while: the second derivative holds some twenty such layers, 1.4 GiB in float32.
+_PIECE, _PIECE_OF_DEVICE = 1 << 16, 1 << 24
 
 
 def radial_network(x: Tensor, weights: list[Tensor]) -> Tensor:
@@ -26,7 +27,8 @@ def radial_network(x: Tensor, weights: list[Tensor]) -> Tensor:
 
 
 def _pieces(x: Tensor, weights: Sequence[Tensor]) -> Iterator[slice]:
-    step = max(1, _PIECE // max(w.shape[1] for w in weights))
+    size = _PIECE if x.device.type == "cpu" else _PIECE_OF_DEVICE
+    step = max(1, size // max(w.shape[1] for w in weights))
     return (slice(a, a + step) for a in range(0, x.shape[0], step))
 
 

@@ -7,8 +7,8 @@ Four kernels, each with its tangent for the second derivative; one launch each:
     edge      dE/dphi, dE/dY of 16 edges  all channels and paths in turn
     weigh     dE/dW of a path             parts of the edges; then the sum over the parts
 
-R = phi W of a block of edges is a product of matrices that stays in registers, so memory holds nothing of
-size edges x channels; no kernel uses atomics, and every sum has a fixed order.
+R = phi W of a block of edges is a product of matrices that is used where it is formed, so memory holds
+nothing of size edges x channels; no kernel uses atomics, and every sum has a fixed order.
 
 Floors, for E edges, K channels, P paths and n radial functions: R costs 2 n P K E operations, the products
 with Clebsch-Gordan coefficients 2 sum (2 l1 + 1)(2 l3 + 1) K E. With n 64, K 128, hidden l 1 and edges' l 3
@@ -161,15 +161,16 @@ class Spec:
         launch(code[name], grid, (*arguments, *sizes, *options), tile.warps)
 
 
-#: The tiles for float32: so many numbers a thread that its sums stay in registers. ``receive`` and ``send``
-#: take one warp, so that a sum over a row's edges never leaves it; a tangent holds twice as many numbers.
+#: The tiles for float32. All kernels but ``weigh`` fill a thread's 255 registers; with these tiles the
+#: compiler spills little (scripts/gpu_registers.py), with wider ones or fewer warps hundreds of bytes to
+#: kilobytes. In ``edge``, warps beyond the second repeat each other's R. Chosen by spills, not by times.
 TILES = {
-    ("receive", False): Tile(16, 32, 1),
-    ("receive", True): Tile(16, 16, 1),
-    ("send", False): Tile(16, 32, 1),
-    ("send", True): Tile(16, 16, 1),
-    ("edge", False): Tile(16, 32, 4),
-    ("edge", True): Tile(16, 16, 4),
+    ("receive", False): Tile(16, 32, 2),
+    ("receive", True): Tile(16, 32, 2),
+    ("send", False): Tile(16, 32, 2),
+    ("send", True): Tile(16, 32, 2),
+    ("edge", False): Tile(16, 16, 4),
+    ("edge", True): Tile(16, 16, 8),
     ("weigh", False): Tile(32, 32, 4),
     ("weigh", True): Tile(16, 32, 4),
 }
