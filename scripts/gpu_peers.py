@@ -3,72 +3,80 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gpu_kernels import Bench, Inputs, Shape
+    from gpu_kernels import Bench
+    from gpu_work import Inputs, Shape
 
 
-def measure(shape: Shape, inputs: Inputs, bench: Bench) -> list[dict[str, Any]]:
-    """Forward, and forward with backward, of each backend that can run and of cuEquivariance's modules."""
-    calls = [call for name in ("triton", "cuequivariance") for call in backend_calls(name, shape, inputs)]
+#: A call and the tensors that its gradient is taken by.
+Operation = tuple[Callable[[], Tensor], list[Tensor]]
+
+
+def operations(shape: Shape, inputs: Inputs) -> Iterator[tuple[str, Callable[[], Operation]]]:
+    """Name of, and what makes, the whole operations of each backend that can run and cuEquivariance's own."""
+    from msmlff.nn.ops.backends import BACKENDS
+
+    for name in ("triton", "cuequivariance"):
+        if BACKENDS[name].missing(inputs.features.device.type) is None:
+            yield f"{name} backend, convolution", partial(convolution, name, shape, inputs)
+            yield f"{name} backend, contraction", partial(contraction, name, shape, inputs)
     if importlib.util.find_spec("cuequivariance_torch") is not None:
-        calls += [cue_convolution(shape, inputs), cue_contraction(shape, inputs)]
-    found = []
-    for name, call, leaves in calls:
-
-        def both(call: Callable[[], Tensor] = call, leaves: list[Tensor] = leaves) -> Any:
-            return torch.autograd.grad(call().square().sum(), leaves)
-
-        with torch.no_grad():
-            forward = bench.ms(call)
-        found.append(
-            {"atoms": shape.atoms, "name": name, "forward_ms": forward, "with_backward_ms": bench.ms(both)}
-        )
-    return found
+        yield "cuEquivariance convolution", partial(cue_convolution, shape, inputs)
+        yield "cuEquivariance contraction", partial(cue_contraction, shape, inputs)
 
 
-def backend_calls(
-    name: str, shape: Shape, inputs: Inputs
-) -> list[tuple[str, Callable[[], Tensor], list[Tensor]]]:
-    """The convolution and the symmetric contraction of a backend; none where it cannot run."""
+def measured(make: Callable[[], Operation], bench: Bench) -> dict[str, float]:
+    """Milliseconds of an operation, and of it with its gradient."""
+    call, leaves = make()
+    with torch.no_grad():
+        forward = bench.ms(call)
+    both = bench.ms(lambda: torch.autograd.grad(call().square().sum(), leaves))
+    return {"forward_ms": forward, "with_backward_ms": both}
+
+
+def convolution(name: str, shape: Shape, inputs: Inputs) -> Operation:
+    """The convolution of one of our backends."""
     from msmlff.nn.convolution import ScaleConvolution
     from msmlff.nn.edges import ScaleEdges
-    from msmlff.nn.ops.backends import BACKENDS, kernels, use_backend
-    from msmlff.nn.species import SpeciesGroups
-    from msmlff.nn.symmetric_contraction import SymmetricContraction
+    from msmlff.nn.ops.backends import kernels
 
-    device = inputs.features.device
-    if BACKENDS[name].missing(device.type) is not None:
-        return []
-    operations = kernels(name)
     four = [t.clone().requires_grad_() for t in inputs.four]
     h, phi, weight, y = four
     edges = ScaleEdges(inputs.rows, inputs.rows.sender, phi, y, name)
     constants = ScaleConvolution(1, shape.l_hidden, 1, shape.l_edge, shape.l_edge, 1, [1], 1.0)._couplings
     couplings = [constant(h) for constant in constants]
-    module = SymmetricContraction(
-        shape.species, shape.l_edge, shape.l_hidden, shape.channels, shape.correlation
-    ).to(device)
+
+    def call() -> Tensor:
+        parts = kernels(name).convolution(h, phi, weight, couplings, inputs.paths, edges)
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    return call, four
+
+
+def contraction(name: str, shape: Shape, inputs: Inputs) -> Operation:
+    """The symmetric contraction of one of our backends."""
+    from msmlff.nn.ops.backends import use_backend
+    from msmlff.nn.species import SpeciesGroups
+    from msmlff.nn.symmetric_contraction import SymmetricContraction
+
+    device = inputs.features.device
+    sizes = (shape.species, shape.l_edge, shape.l_hidden, shape.channels, shape.correlation)
+    module = SymmetricContraction(*sizes).to(device)
     groups = SpeciesGroups.build(inputs.species, shape.species)
     x = torch.randn(shape.atoms, (shape.l_edge + 1) ** 2, shape.channels, device=device).requires_grad_()
 
-    def convolution() -> Tensor:
-        parts = operations.convolution(h, phi, weight, couplings, inputs.paths, edges)
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
-
-    def contraction() -> Tensor:
+    def call() -> Tensor:
         with use_backend(name):
             return module(x, groups)
 
-    return [
-        (f"{name} backend, convolution", convolution, four),
-        (f"{name} backend, contraction", contraction, [x, *module.parameters()]),
-    ]
+    return call, [x, *module.parameters()]
 
 
 def cue_irreps(l_max: int, channels: int) -> Any:
@@ -78,7 +86,7 @@ def cue_irreps(l_max: int, channels: int) -> Any:
     return cue.Irreps("O3", "+".join(f"{channels}x{l}{'eo'[l % 2]}" for l in range(l_max + 1)))
 
 
-def cue_convolution(shape: Shape, inputs: Inputs) -> tuple[str, Callable[[], Tensor], list[Tensor]]:
+def cue_convolution(shape: Shape, inputs: Inputs) -> Operation:
     """The last radial layer as a product of matrices, then the fused tensor product with gather and sum."""
     import cuequivariance as cue
     import cuequivariance_torch as cuet
@@ -102,16 +110,16 @@ def cue_convolution(shape: Shape, inputs: Inputs) -> tuple[str, Callable[[], Ten
     def call() -> Tensor:
         return product(h, y, phi @ weight, indices_1=sender, indices_out=receiver, size_out=shape.atoms)
 
-    return "cuEquivariance convolution", call, [h, phi, y, weight]
+    return call, [h, phi, y, weight]
 
 
-def cue_contraction(shape: Shape, inputs: Inputs) -> tuple[str, Callable[[], Tensor], list[Tensor]]:
+def cue_contraction(shape: Shape, inputs: Inputs) -> Operation:
     """Its symmetric contraction, with weights by integer species."""
     import cuequivariance as cue
     import cuequivariance_torch as cuet
 
     device, irreps = inputs.features.device, cue_irreps(shape.l_edge, shape.channels)
-    contraction = cuet.SymmetricContraction(
+    module = cuet.SymmetricContraction(
         irreps,
         cue_irreps(shape.l_hidden, shape.channels),
         shape.correlation,
@@ -123,4 +131,4 @@ def cue_contraction(shape: Shape, inputs: Inputs) -> tuple[str, Callable[[], Ten
     )
     x = torch.randn(shape.atoms, irreps.dim, device=device).requires_grad_()
     species = inputs.species.int()
-    return "cuEquivariance contraction", lambda: contraction(x, species), [x, *contraction.parameters()]
+    return lambda: module(x, species), [x, *module.parameters()]

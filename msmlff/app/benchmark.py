@@ -23,13 +23,19 @@ from rich.console import Console
 
 from msmlff.app.benchmark_growth import growth_command
 from msmlff.app.benchmark_md import md_command
+from msmlff.app.benchmark_process import out_of_memory
+from msmlff.app.benchmark_table import TITLES, to_markdown
 from msmlff.app.benchmark_worker import CODES, TASKS, Setting, load_system, nequip_request, request
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
 from msmlff.models.files import read_header
+from msmlff.nn.ops.backends import BACKENDS
 
-_TITLES = {"train": "training step", "evaluate": "energy + forces"}
-_NAMES = {"msmlff": "MSMLFF", "msmlff-ms": "MSMLFF (MS-NequIP)"}
+_FLAGS = {
+    "tf32": "dense products of all codes in TF32, as our training has them on a GPU",
+    "cueq": "a further peer: mace-torch with cuEquivariance",
+    "graph": "our steps as CUDA graphs (training.compile=graph), too",
+}
 
 
 def benchmark_command(arguments: list[str]) -> int:
@@ -40,38 +46,71 @@ def benchmark_command(arguments: list[str]) -> int:
         return md_command(arguments[1:])
     options = _parser().parse_args(arguments)
     setting = Setting(**{f.name: getattr(options, f.name) for f in fields(Setting)})
-    load_system(setting.system)
+    if options.rounds < 1:
+        raise InputError(f"--rounds {options.rounds}: write a positive number")
+    load_system(setting.system, setting.atoms)
+    _check(setting)
+    peer = _nequip(options.nequip_python) if setting.model == "nequip" else sys.executable
+    result: dict[str, Any] = {
+        "setting": asdict(setting) | _file_names(setting),
+        "ours": read_header(setting.ours)["model"] if setting.ours else None,
+        "allocators": find_allocators("none" if setting.device == "cuda" else options.tcmalloc),
+        "machine": cpu_model() if setting.device == "cpu" else device_name(setting.device),
+        "versions": versions(),
+        "runs": [],
+    }
+    console, folder = Console(), options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(options.rounds):
+        result["runs"] += _measure_round(setting, result, (number, options.rounds), console, peer)
+        result["load_average"] = os.getloadavg()[0]
+        _check_sizes(setting, result["runs"])
+        table = to_markdown(result)  # after each round: what is there is kept when a later one is cut
+        (folder / f"{_name(setting)}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / f"{_name(setting)}.md").write_text(table)
+    console.print(table)
+    console.print(f"written: {folder / _name(setting)}.md, .json", soft_wrap=True)
+    return 0
+
+
+def _check(setting: Setting) -> None:
+    """Raises:
+    InputError: what cannot be measured here.
+    """
     if setting.device not in ("cpu", "cuda") or (setting.device == "cuda" and not torch.cuda.is_available()):
         raise InputError(f"--device {setting.device}: write cpu, or cuda where torch sees a GPU")
     if setting.model not in CODES:
         raise InputError(f"--model {setting.model}: write {' or '.join(CODES)}")
-    ours = read_header(setting.ours)["model"] if setting.ours else None
-    peer = _nequip(options.nequip_python) if setting.model == "nequip" else sys.executable
-    allocators = find_allocators("none" if setting.device == "cuda" else options.tcmalloc)
-    console = Console()
-    runs = _measure_all(setting, allocators, options.rounds, console, peer)
-    result = {
-        "setting": asdict(setting) | _file_names(setting),
-        "ours": ours,
-        "allocators": allocators,
-        "machine": cpu_model() if setting.device == "cpu" else device_name(setting.device),
-        "load_average": os.getloadavg()[0],
-        "versions": versions(),
-        "runs": runs,
-    }
-    if setting.codes == CODES["mace"] and not ours and len({run["parameters"] for run in runs}) != 1:
+    if setting.graph and setting.device != "cuda":
+        raise InputError("--graph captures CUDA graphs: write --device cuda where torch sees a GPU")
+    if setting.cueq and setting.model != "mace":
+        raise InputError(f"--cueq is a peer of --model mace, not of {setting.model}")
+    if setting.cueq and setting.correlation not in (2, 3):
+        raise InputError("--cueq: mace-torch converts models of --correlation 2 or 3")
+    missing = BACKENDS["cuequivariance"].missing(setting.device) if setting.cueq else None
+    if missing is not None:
+        raise InputError(f"--cueq: {missing}")
+
+
+def _check_sizes(setting: Setting, runs: list[dict[str, Any]]) -> None:
+    """Raises:
+    InputError: nothing was measured, or our MACE and mace-torch's differ in size.
+    """
+    measured = [run for run in runs if "skipped" not in run]
+    if not measured:
+        raise InputError(f"nothing was measured: {runs[0]['skipped']}; write a smaller system")
+    same = CODES["mace"] if setting.model == "mace" and not setting.ours else ()
+    if len({run["parameters"] for run in measured if run["code"] in same}) > 1:
         raise InputError("the two models differ in size, so times mean nothing; please report this setting")
-    table = to_markdown(result)
-    folder: Path = options.out
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _name(setting: Setting) -> str:
+    """Of the files of a setting."""
     name = f"{setting.model}_{Path(setting.system).name.split('.')[0]}_{setting.channels}_{setting.dtype}"
     name += "" if setting.batch == Setting.batch else f"_batch{setting.batch}"
-    name += "_matched" if setting.ours else ""
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(table)
-    console.print(table)
-    console.print(f"written: {folder / name}.md, .json", soft_wrap=True)
-    return 0
+    name += f"_{setting.atoms}atoms" if setting.atoms else ""
+    name += "_tf32" if setting.tf32 else ""
+    return name + ("_matched" if setting.ours else "")
 
 
 def _file_names(setting: Setting) -> dict[str, str]:
@@ -82,13 +121,12 @@ def _file_names(setting: Setting) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="msmlff benchmark", description=__doc__)
     for field in fields(Setting):
-        kind = type(field.default)
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=kind,
-            default=field.default,
-            help=f"default {field.default}",
-        )
+        flag = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            parser.add_argument(flag, action="store_true", help=_FLAGS[field.name])
+            continue
+        told = f"default {field.default}" + (", of nickel: about so many" if field.name == "atoms" else "")
+        parser.add_argument(flag, type=type(field.default), default=field.default, help=told)
     parser.add_argument(
         "--rounds", type=int, default=3, help="processes of each kind, interleaved; default 3"
     )
@@ -143,23 +181,29 @@ def find_allocators(tcmalloc: str) -> dict[str, str]:
     return {"default": "", **({"tcmalloc": candidates[0]} if candidates else {})}
 
 
-def _measure_all(
-    setting: Setting, allocators: dict[str, str], rounds: int, console: Console, peer: str
+def _measure_round(
+    setting: Setting, result: dict[str, Any], counted: tuple[int, int], console: Console, peer: str
 ) -> list[dict[str, Any]]:
-    """All measurements; within a round the codes take turns, so that a slow spell meets them alike."""
-    runs = []
-    for round_number in range(rounds):
-        for task in TASKS:
-            for allocator, library in allocators.items():
-                for code in setting.codes:
-                    result = _run(setting, code, task, library, peer)
-                    kind = {"round": round_number, "task": task, "allocator": allocator, "code": code}
-                    runs.append({**kind, **result})
-                    median = statistics.median(result["milliseconds"])
-                    console.print(
-                        f"round {round_number + 1}/{rounds}  {_TITLES[task]:16} {allocator:9} {code:11}"
-                        f"{median:9.1f} ms {result['peak_mb']:7.0f} MB"
-                    )
+    """One round of measurements, in which the codes take turns, so that a slow spell meets them alike.
+
+    What did not fit into memory in an earlier round of ``result`` is not tried again.
+    """
+    runs, (number, rounds) = list[dict[str, Any]](), counted
+    for task in TASKS:
+        for allocator, library in result["allocators"].items():
+            for code in setting.codes:
+                kind = {"task": task, "allocator": allocator, "code": code}
+                before = [r for r in result["runs"] if kind.items() <= r.items() and "skipped" in r]
+                if before:
+                    continue
+                found = _run(setting, code, task, library, peer)
+                runs.append({"round": number, **kind, **found})
+                start = f"round {number + 1}/{rounds}  {TITLES[task]:16} {allocator:9} {code:13}"
+                if "skipped" in found:
+                    console.print(f"{start}not measured: {found['skipped']}", soft_wrap=True)
+                    continue
+                median = statistics.median(found["milliseconds"])
+                console.print(f"{start}{median:9.1f} ms {found['peak_mb']:7.0f} MB")
     return runs
 
 
@@ -178,89 +222,9 @@ def _run(setting: Setting, code: str, task: str, library: str, peer: str) -> dic
     done = subprocess.run(
         command, input=json.dumps(told), capture_output=True, text=True, check=False, env=environment
     )
+    reason = out_of_memory(done.returncode, done.stderr)
+    if reason is not None:
+        return {"skipped": reason}
     if done.returncode != 0:
         raise InputError(f"{code}, {task}: the measurement failed\n{done.stderr.strip()[-2000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def to_markdown(result: dict[str, Any]) -> str:
-    """The tables: medians over all calls, their range, peak memory, and how many times less ours takes."""
-    setting, runs = result["setting"], result["runs"]
-    sizes = {run["task"]: run for run in runs}
-    *ours, peer = Setting(**setting).codes
-    title = {"mace": "MACE", "nequip": "NequIP"}[setting["model"]]
-    lines = [
-        f"# {title} on {Path(setting['system']).name.split('.')[0]}: MSMLFF against {peer}",
-        "",
-        *_ours(result.get("ours")),
-        f"{_hyperparameters(setting)}, {setting['layers']} layers, {setting['cutoff']} Å, "
-        f"{setting['dtype']}, {_parameters(runs)}; training step of {sizes['train']['atoms']} atoms, "
-        f"evaluation of {sizes['evaluate']['atoms']}, {runs[0]['edges_per_atom']:.1f} edges an atom.",
-        f"{result['machine']}, {setting['threads']} threads, load {result['load_average']:.1f} at the end; "
-        f"torch {result['versions']['torch']}. Milliseconds: median (range) over all calls of "
-        f"{max(run['round'] for run in runs) + 1} processes of each kind, which took turns.",
-    ]
-    for code in ours:
-        lines += _table(runs, result["allocators"], code, peer)
-    return "\n".join([*lines, "", "Ratios above 1: MSMLFF takes less.", ""])
-
-
-def _ours(model: dict[str, Any] | None) -> list[str]:
-    """What stands against the peer, where it is not the same model."""
-    if model is None:
-        return []
-    node = dict(model["architecture"])
-    name = node.pop("_target_").rpartition(".")[2].removesuffix("Architecture")
-    keys = ("scales", "cutoff", "l_max", "radial_mlp", "channels", "hidden_l_max", "correlation", "layers")
-    said = ", ".join(f"{key} {json.dumps(node[key])}" for key in keys if key in node)
-    return [f"MSMLFF: a trained {name}, {said}. The peer:", ""]
-
-
-def _hyperparameters(setting: dict[str, Any]) -> str:
-    mace = setting["model"] == "mace"
-    highest = setting["hidden_l_max" if mace else "l_max"]
-    hidden = " + ".join(f"{setting['channels']}x{l}{'eo'[l % 2]}" for l in range(highest + 1))
-    if mace:
-        return f"{hidden}, l_max {setting['l_max']}, correlation {setting['correlation']}"
-    mode = f"nequip's mode {setting['nequip_mode']}"
-    if setting["ours"]:
-        return f"{hidden}, {mode}"
-    shorter = f"MS-NequIP: up to {setting['short_cutoff']} Å, beyond it a quarter of them and l_max 1"
-    return f"{hidden} ({shorter}), {mode}"
-
-
-def _parameters(runs: list[dict[str, Any]]) -> str:
-    """How many, for each code where they differ (nequip's self-connections go through an embedding)."""
-    counts = {run["code"]: run["parameters"] for run in runs}
-    if len(set(counts.values())) == 1:
-        return f"{runs[0]['parameters']:,} parameters"
-    return "parameters: " + ", ".join(f"{_NAMES.get(code, code)} {n:,}" for code, n in counts.items())
-
-
-def _table(runs: list[dict[str, Any]], allocators: dict[str, str], code: str, peer: str) -> list[str]:
-    name = _NAMES[code]
-    lines = [
-        "",
-        f"| task | allocator | {name} ms | {peer} ms | ratio | {name} MB | {peer} MB | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for task in TASKS:
-        for allocator in allocators:
-            ours, theirs = (_summary(runs, task, allocator, c) for c in (code, peer))
-            lines.append(
-                f"| {_TITLES[task]} | {allocator} | {ours['text']} | {theirs['text']} "
-                f"| {theirs['median'] / ours['median']:.2f} | {ours['mb']:.0f} | {theirs['mb']:.0f} "
-                f"| {theirs['mb'] / ours['mb']:.2f} |"
-            )
-    return lines
-
-
-def _summary(runs: list[dict[str, Any]], task: str, allocator: str, code: str) -> dict[str, Any]:
-    chosen = [r for r in runs if (r["task"], r["allocator"], r["code"]) == (task, allocator, code)]
-    times = [t for r in chosen for t in r["milliseconds"]]
-    median = statistics.median(times)
-    return {
-        "median": median,
-        "text": f"{median:.0f} ({min(times):.0f} to {max(times):.0f})",
-        "mb": statistics.median(r["peak_mb"] for r in chosen),
-    }

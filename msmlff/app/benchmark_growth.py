@@ -103,13 +103,17 @@ def series(results: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dic
 def to_markdown(results: list[dict[str, Any]]) -> str:
     """All cells, and how time and memory grow."""
     first, loads = results[0], [r["load_average"] for r in results]
+    wanted = [r["atoms"] for r in results]
+    peak = "process's largest resident set, its base that before the first call"
+    if first["device"] == "cuda":
+        peak = "largest that torch took on the GPU at once"
     lines = [
-        "# Growth: energy and forces from 100 to 100,000 atoms",
+        f"# Growth: energy and forces from {min(wanted):,} to {max(wanted):,} atoms",
         "",
         f"{first['machine']}, {first['threads']} threads; torch {first['versions']['torch']}; float32, "
         f"random weights. Load at the ends of the measurements: {min(loads):.1f} to {max(loads):.1f}. Each "
         "cell is a process of its own; seconds are the least of up to three calls, peak memory is the "
-        "process's largest resident set, its base that before the first call. Chunked: in pieces, which "
+        f"{peak}. Chunked: in pieces, which "
         "search for their neighbours themselves. The liquid is a cell of rigid molecules packed at random to "
         "its density and repeated, with noise: not in equilibrium, but with as many neighbours.",
     ]
@@ -122,7 +126,7 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
 def _of_system(system: str, results: list[dict[str, Any]]) -> list[str]:
     lines = ["", f"## {TITLES[system]}", ""]
     for model in sorted({r["model"] for r in results}):
-        lines.append(f"{model}: {_described(system, model)}.")
+        lines.append(f"{model}: {described(system, model)}.")
     lines += [
         "",
         "| model | mode | atoms | neighbours s | evaluation s | µs an atom | peak MB | atoms of a piece |",
@@ -163,7 +167,8 @@ def _powers(results: list[dict[str, Any]]) -> list[str]:
     return head + lines if lines else []
 
 
-def _described(system: str, model: str) -> str:
+def described(system: str, model: str) -> str:
+    """A model of ``MODELS`` in words, with the cutoffs of a system."""
     architecture = MODELS[model](*CUTOFFS[system])
     scales = " and ".join(
         f"{s.cutoff:g} Å, {s.channels} channels, l_max {s.l_max}" for s in architecture.scales

@@ -1,4 +1,4 @@
-"""msmlff benchmark md: ns a day and memory of Langevin dynamics, ours against ASE with mace-torch."""
+"""msmlff benchmark md: time and memory of Langevin dynamics, ours against ASE with mace-torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ import torch
 from rich.console import Console
 
 from msmlff.app.benchmark_figure import Curve, draw
-from msmlff.app.benchmark_md_worker import CODES, FRICTION_TIME, SYSTEMS, TEMPERATURE, TIMESTEP, Cell
+from msmlff.app.benchmark_growth import described
+from msmlff.app.benchmark_md_worker import (
+    CODES,
+    FRICTION_TIME,
+    MSMACE,
+    OURS,
+    SYSTEMS,
+    TEMPERATURE,
+    TIMESTEP,
+    Cell,
+)
 from msmlff.app.benchmark_process import (
     add_arguments,
     check_arguments,
@@ -21,11 +31,26 @@ from msmlff.app.benchmark_process import (
     stored_alike,
 )
 from msmlff.app.benchmark_systems import TITLES, liquid
+from msmlff.app.benchmark_worker import CUEQ
 from msmlff.errors import InputError
+from msmlff.nn.ops.backends import BACKENDS
 from msmlff.simulation.chunks import free_bytes
 
 _WORKER = "msmlff.app.benchmark_md_worker"
-_NAMES = {"msmlff": "MSMLFF", "mace-torch": "ASE + mace-torch"}
+_NAMES = {
+    "msmlff": "MSMLFF",
+    "msmace": "MS-MACE",
+    "mace-torch": "ASE + mace-torch",
+    CUEQ: "ASE + mace-torch + cuEquivariance",
+}
+#: matplotlib's colour and marker of each.
+_STYLES = dict(
+    zip(
+        CODES,
+        (("#0072B2", "o"), ("#009E73", "^"), ("#D55E00", "s"), ("#CC79A7", "D")),
+        strict=True,
+    )
+)
 _COMMON = ("channels", "hidden_l_max", "l_max", "cutoff", "memory_gib", "threads", "device")  # of a table
 _NS_A_DAY = 1e-6 * TIMESTEP * 86_400  # of one step a second
 _ROOM = 0.9  # share of the free memory that a measurement is let try
@@ -59,7 +84,8 @@ def md_command(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="msmlff benchmark md", description=__doc__)
     add_arguments(parser, SYSTEMS)
-    parser.add_argument("--codes", nargs="+", default=list(CODES), choices=CODES, help="default both")
+    both = ["msmlff", "mace-torch"]
+    parser.add_argument("--codes", nargs="+", default=both, choices=CODES, help=f"default {' '.join(both)}")
     for key, kind in (("channels", int), ("hidden_l_max", int), ("l_max", int), ("cutoff", float)):
         default = getattr(Cell, key)
         name = f"--{key.replace('_', '-')}"
@@ -73,6 +99,9 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
     check_arguments(options)
     if options.tcmalloc is not None and not options.tcmalloc.is_file():
         raise InputError(f"--tcmalloc {options.tcmalloc}: no such file; write the path of the library")
+    missing = BACKENDS["cuequivariance"].missing(options.device) if CUEQ in options.codes else None
+    if missing is not None:
+        raise InputError(f"--codes {CUEQ}: {missing}")
     common = {key: getattr(options, key) for key in _COMMON}
     preload = {"mace-torch": options.tcmalloc.name} if options.tcmalloc else {}  # no paths of this machine
     return [
@@ -86,7 +115,7 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
 def _too_large(cell: Cell, before: list[dict[str, Any]]) -> dict[str, Any] | None:
     """A result that says so, where the memory of the same with fewer atoms, in proportion, is not free."""
     same = [r for r in before if (r["system"], r["code"]) == (cell.system, cell.code)]
-    if not same or cell.code == "msmlff":
+    if not same or cell.code in OURS:
         return None
     last = same[-1]
     failed = {**asdict(cell), "real_atoms": cell.atoms}
@@ -110,6 +139,7 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
     first = next(r for r in results if "skipped" not in r)
     loads = [r["load_average"] for r in results]
     hidden = " + ".join(f"{first['channels']}x{l}{'eo'[l % 2]}" for l in range(first["hidden_l_max"] + 1))
+    where = "that torch took on the GPU" if first["device"] == "cuda" else "of the process"
     tuned = " with tcmalloc" if any(r.get("preload") for r in results) else ""
     lines = [
         "# Dynamics: MSMLFF against ASE with mace-torch",
@@ -119,47 +149,63 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
         f"{first['machine']}, {first['threads']} threads, load {min(loads):.1f} to {max(loads):.1f}; torch "
         f"{first['versions']['torch']}, ASE {first['versions']['ase']}, mace-torch "
         f"{first['versions']['mace-torch']}{tuned}. Each line is a process of its own: the mean of the steps "
-        "of 20 s (up to 200 of them, at least one) after two; peak memory of the process, ours in pieces "
-        f"beyond {first['memory_gib']:g} GiB.",
+        "of 20 s (up to 200 of them, at least one) after two; peak memory "
+        f"{where}, ours in pieces beyond {first['memory_gib']:g} GiB.",
     ]
     for system in SYSTEMS:
         some = [r for r in results if r["system"] == system]
         if some:
-            lines += ["", f"## {TITLES[system]}", ""]
-            ours, theirs = (f"{name} ms a step | ns a day | MB" for name in _NAMES.values())
-            lines.append(f"| atoms | {ours} | {theirs} | times faster | times less memory |")
-            lines.append("| --- |" + " --- |" * 8)
-            lines += [_row(some, atoms) for atoms in sorted({r["atoms"] for r in some})]
+            lines += ["", f"## {TITLES[system]}", "", *_of_system(system, some)]
     return "\n".join([*lines, ""])
 
 
-def _row(results: list[dict[str, Any]], atoms: int) -> str:
+def _of_system(system: str, results: list[dict[str, Any]]) -> list[str]:
+    """The codes beside each other, the peers with how many times more they take than our MACE."""
+    codes = [code for code in CODES if any(r["code"] == code for r in results)]
+    lines, head = list[str](), "atoms"
+    if "msmace" in codes:
+        lines += [f"MS-MACE: {described(system, MSMACE)}.", ""]
+    for code in codes:
+        head += f" | {_NAMES[code]} ms a step | µs an atom | ns a day | MB"
+        head += "" if code in OURS else " | times faster | times less memory"
+    lines += [f"| {head} |", "| --- |" + " --- |" * head.count("|")]
+    return lines + [_row(results, codes, atoms) for atoms in sorted({r["atoms"] for r in results})]
+
+
+def _row(results: list[dict[str, Any]], codes: list[str], atoms: int) -> str:
     by_code = {r["code"]: r for r in results if r["atoms"] == atoms}
-    ours, theirs = (by_code.get(code) for code in CODES)
     sizes = [r["real_atoms"] for r in by_code.values() if "skipped" not in r]
-    ratios = ["", ""]
-    if ours and theirs and "skipped" not in ours and "skipped" not in theirs:
-        ratios = [f"{theirs['step_s'] / ours['step_s']:.1f}", f"{theirs['peak_mb'] / ours['peak_mb']:.1f}"]
-    cells = [f"{max(sizes, default=atoms):,}", *_figures(ours), *_figures(theirs), *ratios]
+    cells, ours = [f"{max(sizes, default=atoms):,}"], by_code.get("msmlff")
+    for code in codes:
+        found = by_code.get(code)
+        cells += _figures(found)
+        if code in OURS:
+            continue
+        if ours and found and "skipped" not in ours and "skipped" not in found:
+            cells += [f"{found[key] / ours[key]:.1f}" for key in ("step_s", "peak_mb")]
+        else:
+            cells += ["", ""]
     return f"| {' | '.join(cells)} |"
 
 
 def _figures(result: dict[str, Any] | None) -> list[str]:
     if result is None:
-        return ["", "", ""]
+        return [""] * 4
     if "skipped" in result:
-        return [result["skipped"], "", ""]
+        return [result["skipped"], "", "", ""]
     step = result["step_s"]
-    return [f"{1e3 * step:,.1f}", f"{_NS_A_DAY / step:.3g}", f"{result['peak_mb']:,.0f}"]
+    of_atom = 1e6 * step / result["real_atoms"]  # µs
+    digits = f"{of_atom:,.0f}" if of_atom >= 100.0 else f"{of_atom:.3g}"
+    return [f"{1e3 * step:,.1f}", digits, f"{_NS_A_DAY / step:.3g}", f"{result['peak_mb']:,.0f}"]
 
 
 def _curves(results: list[dict[str, Any]]) -> list[Curve]:
     found = []
-    styles = dict(zip(CODES, (("#0072B2", "o"), ("#D55E00", "s")), strict=True))
-    for system, code in sorted({(r["system"], r["code"]) for r in results}):
+    kinds = {(r["system"], r["code"]) for r in results}
+    for system, code in sorted(kinds, key=lambda kind: (kind[0], CODES.index(kind[1]))):
         own = [r for r in results if (r["system"], r["code"]) == (system, code) and "skipped" not in r]
         own.sort(key=lambda r: r["real_atoms"])
-        colour, marker = styles[code]
+        colour, marker = _STYLES[code]
         found.append(
             Curve(
                 system,

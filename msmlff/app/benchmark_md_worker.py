@@ -14,17 +14,22 @@ from ase import Atoms, units
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
+from msmlff.app.benchmark_growth_worker import CUTOFFS, MODELS
 from msmlff.app.benchmark_process import requested
 from msmlff.app.benchmark_systems import nickel, repeated
-from msmlff.app.benchmark_worker import Setting, random_model
+from msmlff.app.benchmark_worker import CUEQ, Setting, random_model
 from msmlff.app.runtime import PeakMemory, keep_freed_memory
 from msmlff.data.configuration import Configuration
 from msmlff.data.neighbors import neighbor_list
-from msmlff.models import ForceField
+from msmlff.data.statistics import Statistics
+from msmlff.models import ForceField, build_model
 from msmlff.simulation import NVT, MDSettings, ModelForces, MolecularDynamics
 
 SYSTEMS = ("fc43", "nickel")
-CODES = ("msmlff", "mace-torch")
+#: Our MACE and MS-MACE, then the peers of our MACE.
+CODES = ("msmlff", "msmace", "mace-torch", CUEQ)
+OURS = CODES[:2]
+MSMACE = "msmace-medium"
 TIMESTEP, TEMPERATURE, FRICTION_TIME = 0.5, 300.0, 100.0  # fs, K, fs
 _WARM, _STEPS, _SECONDS = 2, 200, 20.0
 
@@ -36,8 +41,9 @@ class Cell:
     Attributes:
         system: "fc43" (liquid C12F27N) or "nickel" (fcc).
         atoms: wanted.
-        code: "msmlff" or "mace-torch" (in ASE).
-        channels, hidden_l_max, l_max, cutoff: of MACE, the same for both; Å.
+        code: "msmlff" (MACE), "msmace" (``MSMACE`` of ``msmlff benchmark growth``), and in ASE "mace-torch"
+            and "mace-cueq", mace-torch with cuEquivariance.
+        channels, hidden_l_max, l_max, cutoff: of MACE, the same for all codes; Å.
         memory_gib: that an evaluation of ours may take; beyond it, pieces.
         threads: of torch.
         device: "cpu" or "cuda".
@@ -60,7 +66,7 @@ class Cell:
     def name(self) -> str:
         """Of its file."""
         allocator = "_preload" if self.preload else ""
-        size = f"{self.channels}x{self.hidden_l_max}"
+        size = "medium" if self.code == "msmace" else f"{self.channels}x{self.hidden_l_max}"
         return f"{self.system}_{self.code}{allocator}_{size}_{self.atoms}_{self.device}"
 
 
@@ -72,7 +78,7 @@ def measure(cell: Cell, unit: Atoms | None) -> dict[str, Any]:
     frame = nickel(cell.atoms) if unit is None else repeated(unit, cell.atoms)
     model, neighbors = _model(cell, nickel(100) if unit is None else repeated(unit, 100))
     peak = PeakMemory(cell.device)
-    run = _ours(cell, model, frame) if cell.code == "msmlff" else _theirs(cell, model, frame)
+    run = _ours(cell, model, frame) if cell.code in OURS else _theirs(cell, model, frame)
     run(_WARM)
     steps, seconds = 0, 0.0
     while steps < _STEPS and seconds < _SECONDS:
@@ -97,13 +103,22 @@ def measure(cell: Cell, unit: Atoms | None) -> dict[str, Any]:
 def _model(cell: Cell, sample: Configuration) -> tuple[torch.nn.Module, float]:
     """With random weights; and the mean number of neighbours."""
     numbers = tuple(sorted(set(sample.numbers.tolist())))
-    pairs = neighbor_list(sample.positions, sample.cell, sample.pbc, cell.cutoff)
-    neighbors = len(pairs) / len(sample)
-    setting = Setting(
-        cutoff=cell.cutoff, channels=cell.channels, hidden_l_max=cell.hidden_l_max, l_max=cell.l_max
-    )
-    model = random_model(setting, cell.code, numbers, neighbors).to(cell.device).eval()
-    return model, neighbors
+    cutoffs = CUTOFFS[cell.system] if cell.code == "msmace" else (cell.cutoff,)
+    counts = [len(neighbor_list(sample.positions, sample.cell, sample.pbc, r)) / len(sample) for r in cutoffs]
+    model: torch.nn.Module
+    if cell.code == "msmace":
+        zeros = (0.0,) * len(numbers)
+        model = build_model(MODELS[MSMACE](*cutoffs), numbers, zeros, Statistics(tuple(counts), zeros, 1.0))
+    else:
+        setting = Setting(
+            cutoff=cell.cutoff,
+            channels=cell.channels,
+            hidden_l_max=cell.hidden_l_max,
+            l_max=cell.l_max,
+            device=cell.device,
+        )
+        model = random_model(setting, cell.code, numbers, counts[0])
+    return model.to(cell.device).eval(), counts[-1]
 
 
 def _ours(cell: Cell, model: torch.nn.Module, frame: Configuration) -> Callable[[int], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,10 @@ from rich.console import Console
 from msmlff.app.runtime import cpu_model, device_name, versions
 from msmlff.errors import InputError
 
+#: What torch, Triton and CUDA's libraries write where a GPU's memory does not suffice.
+_GPU_MEMORY = re.compile(
+    r"\bOutOfMemoryError\b|CUDA error: out of memory|\[CUDA\]: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+)
 _SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
@@ -153,11 +158,19 @@ def run_alone(module: str, cell: Any, unit: Atoms | None, limit: float, preload:
         )
     except subprocess.TimeoutExpired:
         return {**failed, "skipped": f"it took longer than {limit:g} s"}
-    if done.returncode == -9:
-        return {**failed, "skipped": "the system ended it: out of memory"}
+    reason = out_of_memory(done.returncode, done.stderr)
+    if reason is not None:
+        return {**failed, "skipped": reason}
     if done.returncode != 0:
         raise InputError(f"{cell.name}: the measurement failed\n{done.stderr.strip()[-2000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def out_of_memory(returncode: int, stderr: str) -> str | None:
+    """In words, where a process ended for want of memory; None where it did not."""
+    if returncode == -9:
+        return "the system ended it: out of memory"
+    return "out of GPU memory" if returncode != 0 and _GPU_MEMORY.search(stderr) else None
 
 
 def write_result(file: Path, result: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,56 @@ def test_a_cell_that_takes_too_long_is_said(tmp_path: Path) -> None:
     ]
     assert benchmark_command([*arguments, "--out", str(tmp_path)]) == 0
     assert "not measured: it took longer than 0.01 s" in (tmp_path / "growth.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB",
+        "torch.cuda.OutOfMemoryError: CUDA out of memory",
+        "RuntimeError: CUDA error: out of memory",
+        "RuntimeError: Triton Error [CUDA]: out of memory",
+    ],
+)
+@pytest.mark.parametrize("command", ["growth", "md"])
+def test_a_cell_that_a_gpu_cannot_hold_is_said(
+    command: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of the second process a Python that ends so."""
+    script, answer = tmp_path / "python", result(100, "whole", search_s=0.001)
+    answer |= {
+        "code": "msmlff",
+        "step_s": 0.01,
+        "channels": 128,
+        "hidden_l_max": 1,
+        "l_max": 3,
+        "cutoff": 5.0,
+    }
+    script.write_text(
+        f"#!{sys.executable}\nimport json, sys\ncell = json.load(sys.stdin)['cell']\n"
+        f"if cell['atoms'] > 100:\n    sys.exit({error!r})\n"
+        f"print(json.dumps({{**json.loads({json.dumps(answer)!r}), **cell}}))\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    arguments = ["--models", "msmace-small", "--modes", "whole"] if command == "growth" else []
+    arguments += ["--codes", "msmlff"] if command == "md" else []
+    sizes = ["--sizes", "100", "300", "--out", str(tmp_path)]
+    assert benchmark_command([command, *arguments, *sizes]) == 0
+    (late,) = [json.loads(file.read_text()) for file in (tmp_path / command).glob("*_300_*.json")]
+    assert late["skipped"] == "out of GPU memory"
+    assert "out of GPU memory |" in (tmp_path / f"{command}.md").read_text()
+
+
+def test_a_cell_that_fails_otherwise_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(f"#!{sys.executable}\nimport sys\nsys.stdin.read()\nsys.exit('ValueError: no')\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(InputError, match="the measurement failed\nValueError: no"):
+        benchmark_command(["growth", "--sizes", "100", "--out", str(tmp_path)])
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from msmlff.app import benchmark_md
 from msmlff.app.benchmark import benchmark_command
 from msmlff.app.benchmark_md import to_markdown
-from msmlff.app.benchmark_md_worker import CODES, Cell
+from msmlff.app.benchmark_md_worker import Cell, measure
+from msmlff.app.benchmark_worker import CUEQ
 from msmlff.errors import InputError
 
 
@@ -27,14 +29,30 @@ def test_table_sets_both_codes_beside_each_other() -> None:
     slower = result(100, "mace-torch", step_s=0.05, peak_mb=1200.0)
     none = result(1000, "mace-torch", skipped="about 99 GiB")
     table = to_markdown([result(100, "msmlff"), slower, result(1000, "msmlff"), none])
-    # 0.5 fs a step of 10 ms: 8.64 million steps, 4.32 ns a day
-    assert "| 100 | 10.0 | 4.32 | 400 | 50.0 | 0.864 | 1,200 | 5.0 | 3.0 |" in table
-    assert "| 1,000 | 100.0 | 0.432 | 1,300 | about 99 GiB |  |  |  |  |" in table
+    # 0.5 fs a step of 10 ms: 8.64 million steps, 4.32 ns a day; 100 atoms: 100 µs each
+    assert "| 100 | 10.0 | 100 | 4.32 | 400 | 50.0 | 500 | 0.864 | 1,200 | 5.0 | 3.0 |" in table
+    assert "| 1,000 | 100.0 | 100 | 0.432 | 1,300 | about 99 GiB |  |  |  |  |  |" in table
+    head, rule, *_ = table[table.index("| atoms") :].splitlines()
+    assert head.count("|") == rule.count("|") == 12
+    assert head.count("µs an atom") == 2
+
+
+def test_table_of_all_codes() -> None:
+    every = {"msmlff": 0.01, "msmace": 0.02, "mace-torch": 0.05, CUEQ: 0.03}
+    some = [result(100, code, step_s=step, peak_mb=100.0) for code, step in every.items()]
+    table = to_markdown([*some, result(1000, "msmace")])
+    assert "MS-MACE: 64x0e + 64x1o, 2 layers, 4.5 Å, 64 channels" in table
+    ours = "10.0 | 100 | 4.32 | 100 | 20.0 | 200 | 2.16 | 100"
+    theirs = "50.0 | 500 | 0.864 | 100 | 5.0 | 1.0 | 30.0 | 300 | 1.44 | 100 | 3.0 | 1.0"
+    assert f"| 100 | {ours} | {theirs} |" in table
+    assert "| 1,000 |  |  |  |  | 100.0 | 100 |" in table
+    lines = table[table.index("| atoms") :].splitlines()
+    assert {line.count("|") for line in lines} == {22}
 
 
 def test_what_would_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark_md, "free_bytes", lambda _: 10_000 * 2**20)
-    before = [result(3000, code) for code in CODES]
+    before = [result(3000, code) for code in ("msmlff", "mace-torch")]
     assert benchmark_md._too_large(Cell("nickel", 8000, "mace-torch"), before) is None
     late = benchmark_md._too_large(Cell("nickel", 9000, "mace-torch"), before)
     assert late is not None
@@ -50,7 +68,7 @@ def test_command_measures_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     options += ["--cutoff", "3.5", "--threads", "1", "--out", str(tmp_path)]
     assert benchmark_command(options) == 0
     sizes = set()
-    for code in CODES:
+    for code in ("msmlff", "mace-torch"):
         found = json.loads((tmp_path / "md" / f"nickel_{code}_4x0_32_cpu.json").read_text())
         assert found["real_atoms"] == 32
         assert 1 <= found["steps"] <= 200
@@ -63,6 +81,17 @@ def test_command_measures_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     assert benchmark_command(options) == 0
     with pytest.raises(InputError, match=r"32_cpu\.json: measured with cutoff 3\.5, not 4\.0; write another"):
         benchmark_command([*options, "--cutoff", "4.0"])
+
+
+def test_a_step_of_msmace_is_measured() -> None:
+    threads = torch.get_num_threads()
+    try:
+        found = measure(Cell("nickel", 108, "msmace", threads=1), None)
+    finally:
+        torch.set_num_threads(threads)
+    assert found["steps"] >= 1
+    assert found["edges_per_atom"] == pytest.approx(134, abs=8)  # of the scale of 7 Å, with noise: 10 shells
+    assert Cell("nickel", 108, "msmace").name == "nickel_msmace_medium_108_cpu"
 
 
 def test_nothing_measured_is_said(tmp_path: Path) -> None:
