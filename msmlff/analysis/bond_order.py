@@ -13,6 +13,9 @@ from msmlff.analysis.pairs import Pairs, find_pairs, frame_name
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
+START, GROWTH = 3.0, 1.3  # Å, the first reach of a search for neighbours, and what it grows by
+TIE = 1e-4  # relative: neighbours whose distances differ less are as far
+
 
 @dataclass(frozen=True)
 class BondOrder:
@@ -45,40 +48,82 @@ def bond_order(
     Args:
         degree: l, at least 1; 4 and 6 tell fcc, bcc and hcp.
         cutoff: Å, which neighbours count; or
-        nearest: the number of nearest ones that count. One of the two.
+        nearest: the number of nearest ones that count, and all that are as far as the last of them. With
+            neither, those of ``solid_angle_neighbours``: 12 in fcc and hcp, 14 in bcc.
         averaged: as above.
 
     Raises:
-        InputError: neither or both of cutoff and nearest; fewer atoms within reach than ``nearest``.
+        InputError: both of cutoff and nearest; fewer atoms within reach than ``nearest``, or than 3.
     """
-    if (cutoff is None) == (nearest is None):
-        raise InputError("bond_order: give either cutoff (Å) or nearest (a number of neighbours)")
+    if cutoff is not None and nearest is not None:
+        raise InputError("bond_order: give cutoff (Å), or nearest (a number of neighbours), or neither")
     if degree < 1:
         raise InputError(f"bond_order: the degree is {degree}; it must be at least 1")
     results = []
     for frame in frames:
-        found = find_pairs(frame, cutoff) if cutoff is not None else _nearest(frame, nearest or 0)
+        if cutoff is not None:
+            found = find_pairs(frame, cutoff)
+        else:
+            found = solid_angle_neighbours(frame) if nearest is None else _nearest(frame, nearest)
         results.append(_of_frame(found, len(frame), degree, averaged))
     return results
 
 
+def solid_angle_neighbours(frame: Configuration) -> Pairs:
+    """The neighbours of each atom whose solid angles fill a sphere about it, without a parameter.
+
+    They are the m nearest ones, m the smallest of 3 or more with Σ_(j ≤ m) r_j / (m - 2) ≤ r_(m+1) (van Meel,
+    Filion, Valeriani, Frenkel, J. Chem. Phys. 136, 234107 (2012), eq. 5): 12 in fcc and hcp, 14 in bcc.
+
+    Raises:
+        InputError: fewer than 4 atoms, and nothing periodic.
+    """
+    cutoff = START
+    while True:
+        found, cutoff = _with_at_least(frame, 3, cutoff)
+        rank, first = _ranks(found, len(frame))
+        sums = np.cumsum(found.distance)
+        sums -= (sums[first] - found.distance[first])[found.receiver]
+        # the neighbour behind the last one that was found is no nearer than the cutoff
+        following = np.append(np.where(rank[1:] > 0, found.distance[1:], cutoff), cutoff)
+        full = (rank >= 2) & (sums <= (rank - 1) * following)
+        last = np.full(len(frame), len(found))
+        np.minimum.at(last, found.receiver[full], rank[full])
+        if (last < len(found)).all():
+            return found.where(rank <= last[found.receiver])
+        cutoff *= GROWTH
+
+
 def _nearest(frame: Configuration, count: int) -> Pairs:
-    """The ``count`` shortest pairs of each atom."""
+    """The ``count`` shortest pairs of each atom, and those that are as long as the last of them."""
     if count < 1:
         raise InputError(f"bond_order: nearest={count}; it must be at least 1")
+    found, cutoff = _with_at_least(frame, count, START)
+    _, first = _ranks(found, len(frame))
+    longest = (1.0 + TIE) * found.distance[first + count - 1]
+    if longest.max() >= cutoff:
+        found = find_pairs(frame, float(longest.max()))
+    return found.where(found.distance <= longest[found.receiver])
+
+
+def _with_at_least(frame: Configuration, count: int, cutoff: float) -> tuple[Pairs, float]:
+    """Pairs below a cutoff (Å), this one or a larger, that leaves ``count`` to each atom; and the cutoff."""
     if not frame.pbc.any() and len(frame) <= count:
         raise InputError(
-            f"bond_order: {frame_name(frame)} has {len(frame)} atoms; nearest={count} needs more"
+            f"bond_order: {frame_name(frame)} has {len(frame)} atoms; {count} neighbours of an atom need more"
         )
-    cutoff = 3.0
-    while True:
+    found = find_pairs(frame, cutoff)
+    while np.bincount(found.receiver, minlength=len(frame)).min() < count:
+        cutoff *= GROWTH
         found = find_pairs(frame, cutoff)
-        per_atom = np.bincount(found.receiver, minlength=len(frame))
-        if per_atom.min() >= count:
-            break
-        cutoff *= 1.3
-    rank = np.arange(len(found)) - np.repeat(np.cumsum(per_atom) - per_atom, per_atom)
-    return found.where(rank < count)
+    return found, cutoff
+
+
+def _ranks(found: Pairs, atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """[pairs] which neighbour of its receiver each is, from 0; [atoms] the row of the first of each atom."""
+    per_atom = np.bincount(found.receiver, minlength=atoms)
+    first = np.cumsum(per_atom) - per_atom
+    return np.arange(len(found)) - first[found.receiver], first
 
 
 def _of_frame(found: Pairs, atoms: int, degree: int, averaged: bool) -> BondOrder:

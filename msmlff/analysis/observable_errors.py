@@ -8,15 +8,18 @@ as a structureless system.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from msmlff.analysis.pairs import image_radius
-from msmlff.analysis.structure import adf, rdf
+from msmlff.analysis.pairs import frame_name, image_radius, pair_distances
+from msmlff.analysis.structure import adfs
 from msmlff.analysis.thermodynamics import pressure
-from msmlff.analysis.trajectory import Trajectory, unwrapped
+from msmlff.analysis.trajectory import Trajectory
+from msmlff.data.configuration import Configuration
+from msmlff.data.neighbors import minimum_image
 from msmlff.errors import InputError
 
 RDF_BINS, PRESSURE_BINS, BAND = 500, 80, 0.999
@@ -108,7 +111,8 @@ def pressure_errors(reference: np.ndarray, predicted: np.ndarray) -> dict[str, f
 def benchmark_spectrum(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     """The spectrum that ``vdos_error`` is defined for: frequencies in THz, intensities.
 
-    Velocities are central differences of the unwrapped paths; each component is windowed (Hann) and its power
+    Velocities are central differences of paths whose steps go to the nearest image in the earlier frame's
+    cell; each component is windowed (Hann) and its power
     spectrum normalised to 1 before all are summed, so that light atoms count as much as heavy ones.
 
     Raises:
@@ -117,22 +121,28 @@ def benchmark_spectrum(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     interval = trajectory.need_interval("vdos")
     if len(trajectory) < 4:
         raise InputError(f"vdos: {trajectory.source or 'the trajectory'} holds fewer than 4 frames")
-    velocities = np.gradient(unwrapped(trajectory), interval, axis=0)
+    steps = np.diff(trajectory.positions, axis=0)
+    for i, step in enumerate(steps):
+        steps[i] = minimum_image(step, trajectory.cell[i], trajectory.pbc)
+    paths = np.concatenate([trajectory.positions[:1] * 0.0, np.cumsum(steps, axis=0)])
+    velocities = np.gradient(paths, interval, axis=0)
     spectra = np.abs(np.fft.rfft(velocities * np.hanning(len(velocities))[:, None, None], axis=0)) ** 2
     power = spectra.sum(axis=0)
     spectra = np.divide(spectra, power, out=np.zeros_like(spectra), where=power > 0)
     return np.fft.rfftfreq(len(velocities), 1e-3 * interval), spectra.sum(axis=(1, 2))
 
 
-def trajectory_errors(reference: Trajectory, predicted: Trajectory) -> dict[str, float]:
-    """All the measures of two trajectories of one system, over the longest time that both span.
+def possible_errors(reference: Trajectory, predicted: Trajectory) -> tuple[dict[str, float], dict[str, str]]:
+    """The measures of two trajectories of one system, over the longest time that both span.
+
+    Each is computed by itself: what one of the trajectories does not allow leaves the others.
 
     Returns:
-        ``rdf_error``, ``adf_error``, ``vdos_error`` (percent) and those of ``pressure_errors``; the latter
-        are absent where a frame has no stress.
+        values: ``rdf_error``, ``adf_error``, ``vdos_error`` (percent) and those of ``pressure_errors``;
+        reasons: by "rdf_error", "adf_error", "vdos_error" and "pressure_error", why one is not there.
 
     Raises:
-        InputError: other atoms, unknown times, fewer than 4 common frames, or no periodic cell.
+        InputError: other atoms, unknown times, or fewer than 4 common frames.
     """
     if not np.array_equal(np.sort(reference.numbers), np.sort(predicted.numbers)):
         raise InputError(
@@ -141,18 +151,65 @@ def trajectory_errors(reference: Trajectory, predicted: Trajectory) -> dict[str,
         )
     reference, predicted = matched(reference, predicted)
     expected, found = reference.frames(), predicted.frames()
-    radius = image_radius(expected)
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for name, measure in {
+        "rdf_error": lambda: {"rdf_error": _rdf_error(expected, found)},
+        "adf_error": lambda: {"adf_error": _adf_error(expected, found)},
+        "vdos_error": lambda: {
+            "vdos_error": vdos_error(benchmark_spectrum(reference), benchmark_spectrum(predicted))
+        },
+        "pressure_error": lambda: pressure_errors(pressure(expected), pressure(found)),
+    }.items():
+        try:
+            values |= measure()
+        except InputError as error:
+            reasons[name] = str(error)
+    return values, reasons
+
+
+def _rdf_error(expected: Sequence[Configuration], found: Sequence[Configuration]) -> float:
+    # the reference's; where the other cell allows less, the benchmark gives nothing
+    radius = min(image_radius(expected), image_radius(found))
     if not math.isfinite(radius):
-        raise InputError("errors against a reference need periodic frames")
-    g_ref, g = rdf(expected, radius, RDF_BINS), rdf(found, radius, RDF_BINS)
-    errors = {"rdf_error": rdf_error(g_ref.x, g_ref.y, g.y)}
-    a_ref, a = adf(expected, limit=radius), adf(found, limit=image_radius(found))
-    errors["adf_error"] = adf_error(a_ref.x, a_ref.y, a.y)
-    errors["vdos_error"] = vdos_error(benchmark_spectrum(reference), benchmark_spectrum(predicted))
-    pressures = pressure(expected), pressure(found)
-    if all(np.isfinite(p).all() for p in pressures):
-        errors |= pressure_errors(*pressures)
-    return errors
+        raise InputError("rdf_error: the frames are not periodic; g(r) needs a cell")
+    r, g = benchmark_rdf(expected, radius)
+    return rdf_error(r, g, benchmark_rdf(found, radius)[1])
+
+
+def _adf_error(expected: Sequence[Configuration], found: Sequence[Configuration]) -> float:
+    curves = []
+    for frames, which in ((expected, "reference"), (found, "predicted")):
+        angles, _ = adfs(frames, limit=image_radius(frames))
+        if not angles:
+            raise InputError(
+                f"adf_error: no atom of the {which} frames has two bonds (pairs closer than 1.25 times the "
+                "sum of their covalent radii)"
+            )
+        curves.append(angles[None])
+    return adf_error(curves[0].x, curves[0].y, curves[1].y)
+
+
+def benchmark_rdf(frames: Sequence[Configuration], radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """The g(r) that ``rdf_error`` is defined for: the middle of each of 500 shells in Å, and g there.
+
+    Pairs of all frames over those of ideal gases of the frames' densities, Σ N²/2 v(r)/V: in a cell that
+    breathes, dense frames weigh more than in the mean of ``structure.rdf``. V is the determinant of the cell,
+    the vacuum of a slab included.
+
+    Raises:
+        InputError: a cell without a volume.
+    """
+    edges = np.linspace(0.0, radius, RDF_BINS + 1)
+    counts, inverse_volume = np.zeros(RDF_BINS), 0.0
+    for frame in frames:
+        if not frame.volume > 0.0:
+            raise InputError(f"rdf_error: {frame_name(frame)} has a cell without a volume; g(r) needs one")
+        counts += np.histogram(pair_distances(frame, radius)[2], edges)[0]
+        inverse_volume += 1.0 / frame.volume
+    shells = 4.0 / 3.0 * math.pi * np.diff(edges**3)
+    ideal = 0.5 * len(frames[0]) ** 2 * inverse_volume * shells
+    return 0.5 * (edges[:-1] + edges[1:]), counts / ideal
 
 
 def matched(reference: Trajectory, predicted: Trajectory) -> tuple[Trajectory, Trajectory]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,9 @@ ERROR_NAMES = {
     "rdf_error": ("radial distribution function", "%"),
     "adf_error": ("angles between bonds", "%"),
     "vdos_error": ("vibrational density of states", "%"),
-    "pressure_error": ("pressures: histograms that do not overlap", "%"),
-    "pressure_mae": ("pressures: difference of the means", "GPa"),
-    "pressure_wasserstein": ("pressures: Wasserstein distance", "GPa"),
+    "pressure_error": ("pressures of the potential: histograms that do not overlap", "%"),
+    "pressure_mae": ("pressures of the potential: difference of the means", "GPa"),
+    "pressure_wasserstein": ("pressures of the potential: Wasserstein distance", "GPa"),
 }
 
 
@@ -100,7 +100,7 @@ def fill_section(section: Section, content: ObservablesFolder) -> Section:
     section.text = _words(content)
     if content.errors:
         section.lead.append(_errors(content))
-    notes = [f"{_title(name)}: {note}" for name, o in content.found.items() for note in o.notes]
+    notes = [f"{title}: {note}" for title, own in notes_of(content).items() for note in own]
     for name, observed in content.found.items():
         other = content.reference.get(name, Observed())
         if observed.curves:
@@ -109,8 +109,8 @@ def fill_section(section: Section, content: ObservablesFolder) -> Section:
     if notes:
         section.tables.append(TableBlock([(note,) for note in notes], ("Notes",)))
     if content.missing:
-        rows = [(_title(name), reason) for name, reason in content.missing.items()]
-        section.tables.append(TableBlock(rows, title="Not to be had of this trajectory"))
+        rows = [(title_of(name), reason) for name, reason in content.missing.items()]
+        section.tables.append(TableBlock(rows, title="Not to be had, and why"))
     scenes = [Scene(str(f.info.get("label", "")), f) for f in content.structures if can_show(f)]
     if scenes:
         caption = "Drag to turn, scroll to come nearer, point at an atom for its element and number."
@@ -131,10 +131,53 @@ def _words(content: ObservablesFolder) -> str:
         other = content.about_reference
         text += f"; dashed: the reference, {other['frames']} frames of {other['source']}"
     source = "over replicas" if several else "from blocks of the trajectory"
-    return f"{text}. Shaded: standard errors {source}."
+    compared = compared_words(content)
+    return f"{text}. Shaded: standard errors {source}." + (f" {compared}" if compared else "")
 
 
-def _title(name: str) -> str:
+def notes_of(content: ObservablesFolder) -> dict[str, list[str]]:
+    """What is to be said of each observable by its title; of the reference's what is not said already."""
+    notes: dict[str, list[str]] = {}
+    for name, observed in content.found.items():
+        theirs = content.reference.get(name, Observed()).notes
+        own = [*observed.notes, *(f"The reference: {n}" for n in theirs if n not in observed.notes)]
+        if own:
+            notes[title_of(name)] = own
+    return notes
+
+
+def compared_words(content: ObservablesFolder) -> str:
+    """Over what times the trajectory and the reference are compared; "" where that need not be said.
+
+    Numbers and curves are those of each as a whole, errors against the reference those of a common time.
+    """
+    about, other = content.about, content.about_reference
+    if not other or not about["interval_fs"] or not other["interval_fs"]:
+        return ""
+    spans = [(n - 1) * about["interval_fs"] for n in about.get("replicas", [about["frames"]])]
+    theirs = (other["frames"] - 1) * other["interval_fs"]
+    alike = all(math.isclose(span, theirs, rel_tol=1e-6) for span in spans)
+    if alike and math.isclose(about["interval_fs"], other["interval_fs"], rel_tol=1e-6):
+        return ""
+    whose = "a replica" if len(spans) > 1 else "the trajectory"
+    text = (
+        f"Numbers and curves are those of the whole of each: {_range(spans)} of {whose}, a frame "
+        f"every {number(about['interval_fs'])} fs; {_range([theirs])} of the reference, a frame every "
+        f"{number(other['interval_fs'])} fs"
+    )
+    if content.errors and other.get("compared_fs"):
+        text += f". Errors against the reference: the first {_range(other['compared_fs'])} of both"
+    return text + "."
+
+
+def _range(spans: Sequence[float]) -> str:
+    """Times in fs as "10 ps", or "2.9 to 10 ps"."""
+    low, high = number(min(spans) / 1e3), number(max(spans) / 1e3)
+    return f"{high} ps" if low == high else f"{low} to {high} ps"
+
+
+def title_of(name: str) -> str:
+    """The heading of an observable."""
     return TITLES.get(name, name.replace("_", " "))
 
 
@@ -210,7 +253,7 @@ def curves_figure(name: str, observed: Observed, reference: Observed) -> FigureB
     caption = (
         "" if not any(c.marks for c in observed.curves.values()) else "Dotted: the ends of first shells."
     )
-    return FigureBlock(f"observable-{name}", _title(name), caption, figure)
+    return FigureBlock(f"observable-{name}", title_of(name), caption, figure)
 
 
 def _axes(figure: go.Figure, name: str, observed: Observed) -> None:
@@ -282,5 +325,5 @@ def summary_rows(found: Mapping[str, Observed], reference: Mapping[str, Observed
             scatter = ""
             if math.isfinite(quantity.over_replicas):
                 scatter = f"± {number(quantity.over_replicas, 2)}"
-            rows.append((_title(name), label, with_error(quantity), scatter, theirs, quantity.unit))
+            rows.append((title_of(name), label, with_error(quantity), scatter, theirs, quantity.unit))
     return rows

@@ -48,6 +48,12 @@ OBSERVABLES: dict[str, Callable[[Subject], Observed]] = {
 }
 
 
+# what users look for here, and its name among the properties of ``msmlff relax``
+OF_CRYSTALS = {
+    "elastic": "elastic", "elastic_constants": "elastic", "phonon": "phonons", "phonons": "phonons",
+}  # fmt: skip
+
+
 def observe(
     subject: Subject, names: Sequence[str] | None = None
 ) -> tuple[dict[str, Observed], dict[str, str]]:
@@ -83,6 +89,11 @@ def observe(
 def check_names(names: Sequence[str]) -> Sequence[str]:
     """The names, all known. Raises InputError for one that is not, with those there are."""
     unknown = [name for name in names if name not in OBSERVABLES]
+    if unknown and unknown[0] in OF_CRYSTALS:
+        raise InputError(
+            f"{unknown[0]}: of a relaxed crystal, not of a trajectory; write msmlff relax model=RUN "
+            f"system=FILE cell=full properties=[{OF_CRYSTALS[unknown[0]]}]"
+        )
     if unknown or not names:
         what = f"there is no observable '{unknown[0]}'" if unknown else "no observables are named"
         raise InputError(f"{what}; write observables=[...] of {', '.join(OBSERVABLES)}")

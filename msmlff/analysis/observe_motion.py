@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -16,6 +17,8 @@ from msmlff.analysis.thermodynamics import energy_drift, total_energy
 from msmlff.analysis.trajectory import Trajectory, longest_step, temperatures
 from msmlff.errors import InputError
 
+STABLE = "stable"  # 1 or 0; over replicas the share that survives
+FAILED = "The simulation failed"  # so notes of it begin
 LONG_STEP = 0.4  # of a lattice vector between two frames: near the half at which a path is lost
 
 
@@ -145,19 +148,13 @@ def observe_drift(subject: Subject) -> Observed:
 
 
 def observe_stability(subject: Subject) -> Observed:
-    t, s = subject.trajectory, subject.settings
+    """For each definition whether the run survives ("stable": 1 or 0), for how long, and what it came to.
+
+    A run that the engine stopped has not survived by any definition, whatever its frames show.
+    """
     judged: dict[str, Stability] = {}
     reasons = []
-    runs: dict[str, Callable[[], Stability]] = {
-        f"bonds, mean ± {s.bond_mean:g} Å": lambda: bond_stability(t, subject.reference, s.bond_mean),
-        f"bonds, equilibrium ± {s.bond_equilibrium:g} Å": lambda: bond_stability(
-            t, subject.equilibrium, s.bond_equilibrium
-        ),
-        f"g(r), difference < {s.rdf_threshold:g} Å": lambda: rdf_stability(
-            t, stability_curves(subject.reference or t, s.rdf_partial), s.rdf_window_fs, s.rdf_threshold
-        ),
-    }
-    for name, run in runs.items():
+    for name, run in _definitions(subject).items():
         try:
             judged[name] = run()
         except InputError as error:
@@ -166,11 +163,36 @@ def observe_stability(subject: Subject) -> Observed:
         raise InputError(reasons[0])
     quantities = {}
     for name, found in judged.items():
+        survives = found.stable and not subject.failures
+        quantities[f"{name}: {STABLE}"] = Quantity(float(survives), math.nan, "")
         quantities[f"{name}: stable for"] = Quantity(found.time_fs, math.nan, "fs")
-        quantities[f"{name}: largest"] = Quantity(found.worst, math.nan, "Å")
-        if not found.stable:
+        if not math.isnan(found.worst):
+            quantities[f"{name}: largest"] = Quantity(found.worst, math.nan, "Å")
+        if not found.stable and not math.isnan(found.worst):
             reasons.append(f"Unstable after {found.time_fs:g} fs: {name}.")
-    reasons += [f"The simulation failed: {message}" for message in subject.failures]
+    failed = [f"{FAILED}: {message}" for message in subject.failures]
     if subject.reference is None:
         reasons.append("No reference: bonds are compared with the first frame's, g with the run's own mean.")
-    return Observed(quantities, {}, tuple(reasons))
+    return Observed(quantities, {}, (*failed, *reasons))
+
+
+def _definitions(subject: Subject) -> dict[str, Callable[[], Stability]]:
+    """The judge of each definition of stability, by what it is called."""
+    t, s = subject.trajectory, subject.settings
+    if subject.failures and len(t) == 1 and t.interval_fs is None:
+        t = replace(t, interval_fs=s.rdf_window_fs)  # lost before its second frame: after 0 fs
+
+    def structure() -> Stability:
+        curves = stability_curves(subject.reference or t, s.rdf_partial)
+        if subject.failures and len(t) < max(2, round(s.rdf_window_fs / t.need_interval("stability"))):
+            # lost within the first window: its g cannot be judged, its fate is known
+            return Stability(float(t.time_fs[-1]), False, math.nan, s.rdf_threshold)
+        return rdf_stability(t, curves, s.rdf_window_fs, s.rdf_threshold)
+
+    return {
+        f"bonds, mean ± {s.bond_mean:g} Å": lambda: bond_stability(t, subject.reference, s.bond_mean),
+        f"bonds, equilibrium ± {s.bond_equilibrium:g} Å": lambda: bond_stability(
+            t, subject.equilibrium, s.bond_equilibrium
+        ),
+        f"g(r), difference < {s.rdf_threshold:g} Å": structure,
+    }

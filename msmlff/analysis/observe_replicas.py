@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import binomtest
 
 from msmlff.analysis.curve import Curve
 from msmlff.analysis.observe import OBSERVABLES, check_names, observe
+from msmlff.analysis.observe_motion import FAILED, STABLE
 from msmlff.analysis.observe_structure import first_shells, radius_of
 from msmlff.analysis.observed import NamedCurve, Observed, Quantity, Subject
 from msmlff.errors import InputError
@@ -18,7 +20,7 @@ VOLUMES = 0.02  # relative spread of the mean volumes from which on a reader is 
 
 
 def observe_replicas(
-    subjects: Mapping[str, Subject], names: Sequence[str] | None = None
+    subjects: Mapping[str, Subject], names: Sequence[str] | None = None, lost: Sequence[str] = ()
 ) -> tuple[dict[str, Observed], dict[str, str]]:
     """The observables of each trajectory, averaged; all trajectories weigh alike.
 
@@ -27,11 +29,13 @@ def observe_replicas(
     blocks what they do not share. A curve has the standard error over the trajectories where there are two
     or more; curves on different points are compared where all are known. What a trajectory does not allow is
     averaged over the others, with a note; so is, but for stability, all of a trajectory that ended before
-    half of the longest one's time.
+    half of the longest one's time. The mean of ``stable`` is the share that survives.
 
     Args:
         subjects: one or more, by the words that notes call them.
         names: see ``observe``.
+        lost: what notes call further runs, which failed before the first frame that is looked at: they count
+            for stability alone, as lost at once.
 
     Returns:
         (observables by name, reasons by the name of those that no trajectory allows).
@@ -41,7 +45,7 @@ def observe_replicas(
             atoms.
     """
     check_names(names) if names is not None else None
-    if len(subjects) == 1:
+    if len(subjects) == 1 and not lost:
         return observe(next(iter(subjects.values())), names)
     _check_alike(subjects)
     early = ended_early(subjects)
@@ -51,7 +55,11 @@ def observe_replicas(
     for name in OBSERVABLES if names is None else names:
         there = {label: one[name] for label, (one, _) in each.items() if name in one}
         reasons = {label: without[name] for label, (_, without) in each.items() if name in without}
-        if there:
+        if there and name == "stability":
+            there |= _gone(there, lost)
+            mean = _mean(name, there, reasons)
+            found[name] = replace(mean, notes=_shares(there) + mean.notes)
+        elif there:
             found[name] = _mean(name, there, reasons)
         elif names is not None:
             raise InputError(next(iter(reasons.values())))
@@ -61,7 +69,7 @@ def observe_replicas(
 
 
 def mean_errors(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the measures of ``trajectory_errors``, of those that all trajectories have."""
+    """Means of the measures of ``possible_errors``, of those that all trajectories have."""
     common = [name for name in each[0] if all(name in one for one in each)] if each else []
     return {name: float(np.mean([one[name] for one in each])) for name in common}
 
@@ -143,7 +151,31 @@ def _mean(name: str, each: Mapping[str, Observed], missing: Mapping[str, str]) -
             curves[key] = _mean_curve([o.curves[key] for o in each.values() if key in o.curves], name)
     shared = [n for n in next(iter(each.values())).notes if all(n in o.notes for o in each.values())]
     own = [f"{label}: {n}" for label, o in each.items() for n in o.notes if n not in shared]
-    return Observed(quantities, curves, (*shared, *own, *notes))
+    own.sort(key=lambda note: FAILED not in note)  # those first
+    return Observed(quantities, curves, (*shared, *notes, *own))
+
+
+def _gone(judged: Mapping[str, Observed], lost: Sequence[str]) -> dict[str, Observed]:
+    """The stability of runs without a frame: lost after 0 fs, by all definitions that judged the others."""
+    keys = {k: q.unit for o in judged.values() for k, q in o.quantities.items() if not k.endswith("largest")}
+    note = f"{FAILED} before the first frame that is looked at."
+    return {
+        label: Observed({key: Quantity(0.0, math.nan, unit) for key, unit in keys.items()}, {}, (note,))
+        for label in lost
+    }
+
+
+def _shares(each: Mapping[str, Observed]) -> tuple[str, ...]:
+    """How many survive, and the range of their share: the scatter of all or none says nothing."""
+    notes = []
+    for key in dict.fromkeys(k for o in each.values() for k in o.quantities if k.endswith(f": {STABLE}")):
+        known = [o.quantities[key].value for o in each.values() if key in o.quantities]
+        low, high = binomtest(round(sum(known)), len(known)).proportion_ci(0.95)
+        notes.append(
+            f"{key}: {sum(known):.0f} of {len(known)} replicas, a share between {low:.2f} and {high:.2f} "
+            "with 95 % (Clopper, Pearson 1934)."
+        )
+    return tuple(notes)
 
 
 def _mean_quantity(each: Sequence[Quantity]) -> Quantity:

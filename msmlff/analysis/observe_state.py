@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from ase.units import GPa, kB
@@ -14,41 +15,107 @@ from msmlff.analysis.trajectory import Trajectory, temperatures
 from msmlff.errors import InputError
 
 
+@dataclass(frozen=True)
+class _Pressures:
+    """Pressures in time order.
+
+    Attributes:
+        potential: [rows] GPa, of the stresses.
+        ideal: [rows] GPa, N kB T / V, or None where no temperature is known.
+        note: what is to be said of it, or "".
+    """
+
+    potential: np.ndarray
+    ideal: np.ndarray | None
+    note: str = ""
+
+
 def observe_pressure(subject: Subject) -> Observed:
-    """From the frames' stresses; where there are none, from the thermo.csv of the simulation."""
-    t = subject.trajectory
-    notes: tuple[str, ...] = ()
-    virial = pressure(t.frames())
-    quantities = {}
-    if np.isfinite(virial).all():
-        values, notes = _with_ideal_gas(subject, virial)
-        if values is not virial:
-            quantities["pressure of the potential"] = mean_of(virial, "GPa")
-    elif subject.thermo is not None and np.isfinite(subject.thermo["pressure_GPa"]).any():
-        rows = subject.thermo["pressure_GPa"]
-        values = rows[np.isfinite(rows)]
-    else:
-        raise InputError(f"pressure: frames of {t.source or 'the trajectory'} have no stress")
-    quantities = {"pressure": mean_of(values, "GPa"), **quantities}
+    """Of the frames' stresses or, where it has more rows, of the thermo.csv of the simulation.
+
+    "pressure" has the ideal-gas term and is absent where no temperature is known; "pressure of the potential"
+    never has it: so numbers of one name are of one quantity.
+    """
+    found = _pressures(subject)
+    quantities, values, name = {}, found.potential, "distribution, of the potential"
+    if found.ideal is not None:
+        values, name = found.potential + found.ideal, "distribution"
+        quantities["pressure"] = mean_of(values, "GPa")
+    quantities["pressure of the potential"] = mean_of(found.potential, "GPa")
     counts, edges = np.histogram(values, 40, density=True)
     curve = Curve(0.5 * (edges[1:] + edges[:-1]), counts, np.full(len(counts), np.nan))
     distribution = NamedCurve(curve, "pressure / GPa", "density / 1/GPa")
-    return Observed(quantities, {"distribution": distribution}, notes)
+    return Observed(quantities, {name: distribution}, (found.note,) if found.note else ())
 
 
-def _with_ideal_gas(subject: Subject, virial: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Pressures with the ideal-gas term, if a temperature is known; a note if it is not."""
+def kinetic_temperature(subject: Subject) -> float | None:
+    """K, the mean of T in N kB T / V, the ideal-gas pressure of a trajectory; None where it is not known.
+
+    3 degrees of freedom an atom: in a run without motion as a whole it is a little below the bath's.
+    """
+    t, thermo = subject.trajectory, subject.thermo
+    if subject.settings.temperature is not None:
+        return subject.settings.temperature
+    if thermo is not None and len(thermo["kinetic_eV"]):
+        return float(2.0 * thermo["kinetic_eV"].mean() / (3 * len(t.numbers) * kB))
+    if t.velocities is not None:
+        return float(temperatures(t).mean())
+    if t.temperature is not None and np.isfinite(t.temperature).all():
+        return float(t.temperature.mean())
+    return None
+
+
+def _pressures(subject: Subject) -> _Pressures:
+    t, thermo = subject.trajectory, subject.thermo
+    virial = pressure(t.frames())
+    of_frames = len(t) if np.isfinite(virial).all() else 0
+    rows = np.isfinite(thermo["pressure_GPa"]) if thermo is not None else np.zeros(0, dtype=bool)
+    if thermo is not None and rows.sum() > of_frames:
+        volume = thermo["volume_A3"][rows]
+        ideal = 2.0 / 3.0 * thermo["kinetic_eV"][rows] / volume / GPa
+        potential = thermo["pressure_GPa"][rows] - ideal
+        kelvin = subject.settings.temperature
+        return _Pressures(potential, ideal if kelvin is None else _ideal_gas(t, kelvin, volume))
+    if not of_frames:
+        raise InputError(f"pressure: frames of {t.source or 'the trajectory'} have no stress")
+    return _with_ideal_gas(subject, virial)
+
+
+def _with_ideal_gas(subject: Subject, virial: np.ndarray) -> _Pressures:
+    """The frames' pressures with the ideal-gas term, as far as a temperature is known."""
     t, kelvin = subject.trajectory, subject.settings.temperature
-    if kelvin is None and t.velocities is None:
-        return virial, ("No velocities and no settings.temperature: the ideal-gas term is left out.",)
-    heat = temperatures(t) if kelvin is None else np.full(len(t), kelvin)
-    return virial + len(t.numbers) * kB * heat / t.volume / GPa, ()
+    if kelvin is not None:
+        return _Pressures(virial, _ideal_gas(t, kelvin, t.volume))
+    if t.velocities is not None:
+        return _Pressures(virial, _ideal_gas(t, temperatures(t), t.volume))
+    if t.temperature is not None and np.isfinite(t.temperature).all():
+        return _Pressures(virial, _ideal_gas(t, t.temperature, t.volume))
+    kelvin = subject.lent_temperature
+    if kelvin is not None:
+        note = (
+            "No velocities and no temperature: the ideal-gas term N kB T/V is that of what it is compared "
+            f"with, at {kelvin:.1f} K (3 degrees of freedom an atom)."
+        )
+        return _Pressures(virial, _ideal_gas(t, kelvin, t.volume), note)
+    note = (
+        "No velocities and no temperature: the ideal-gas term N kB T/V is not known, and the pressure is "
+        "that of the potential alone; set settings.temperature (K)."
+    )
+    return _Pressures(virial, None, note)
+
+
+def _ideal_gas(trajectory: Trajectory, kelvin: float | np.ndarray, volume: np.ndarray) -> np.ndarray:
+    """[rows] GPa."""
+    return np.asarray(len(trajectory.numbers) * kB * kelvin / volume / GPa)
 
 
 def observe_density(subject: Subject) -> Observed:
-    frames = subject.trajectory.frames()
+    frames, masses = subject.trajectory.frames(), subject.trajectory.masses
     return Observed(
-        {"density": mean_of(density(frames), "g/cm³"), "r_s": mean_of(wigner_seitz_radius(frames), "bohr")}
+        {
+            "density": mean_of(density(frames, masses), "g/cm³"),
+            "r_s": mean_of(wigner_seitz_radius(frames), "bohr"),
+        }
     )
 
 

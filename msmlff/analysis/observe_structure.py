@@ -15,7 +15,7 @@ from msmlff.analysis.curve import Curve
 from msmlff.analysis.observed import NamedCurve, Observed, Quantity, Subject, elements, mean_of, symbols
 from msmlff.analysis.pairs import image_radius
 from msmlff.analysis.structure import (
-    adf,
+    adfs,
     coordination_numbers,
     element_pairs,
     first_minimum,
@@ -27,6 +27,7 @@ from msmlff.errors import InputError
 
 DEFAULT_RADIUS = 10.0  # Å, no rdf goes farther on its own
 SHELL_RADIUS = 6.0  # Å, the first shell of neighbours ends below it
+TRIPLES = 8  # of elements, whose angles are shown
 
 
 def observe_rdf(subject: Subject) -> Observed:
@@ -47,15 +48,26 @@ def observe_rdf(subject: Subject) -> Observed:
 
 def observe_adf(subject: Subject) -> Observed:
     t, s = subject.trajectory, subject.settings
-    found = adf(t.frames(), s.angle_bins, s.cutoff)
-    width = 180.0 / s.angle_bins
-    mean = float(np.sum(found.x * found.y) * width)
+    found, angles = adfs(t.frames(), s.angle_bins, s.cutoff)
+    if not found:
+        raise InputError("adf: no atom has two bonds; set settings.cutoff (Å), below which pairs are bonds")
     near = f"{s.cutoff:g} Å" if s.cutoff else "1.25 times the sum of the covalent radii"
-    return Observed(
-        {"mean angle": Quantity(mean, math.nan, "°")},
-        {"all": NamedCurve(found, "angle / °", "density / 1/°")},
-        (f"Angles between bonds of an atom; a bond is a pair closer than {near}.",),
-    )
+    notes = [f"Angles between bonds of an atom; a bond is a pair closer than {near}."]
+    triples = [triple for triple in found if triple is not None]
+    shown = triples[:TRIPLES] if len(triples) > 1 else []
+    if len(shown) < len(triples) > 1:
+        share = sum(angles[triple] for triple in shown) / angles[None]
+        notes.append(
+            f"Of {len(triples)} triples of elements the {TRIPLES} with the most angles, {100 * share:.0f} %."
+        )
+    quantities, curves = {}, {}
+    for triple in (None, *shown):
+        curve, name = found[triple], "all" if triple is None else symbols(*triple)
+        mean = float(np.sum(curve.x * curve.y) * 180.0 / s.angle_bins)
+        of = "" if triple is None else f" of {name}"
+        quantities[f"mean angle{of}"] = Quantity(mean, math.nan, "°")
+        curves[name] = NamedCurve(curve, "angle / °", "density / 1/°")
+    return Observed(quantities, curves, tuple(notes))
 
 
 def observe_coordination(subject: Subject) -> Observed:
@@ -99,16 +111,24 @@ def first_shells(subjects: Sequence[Subject]) -> dict[tuple[int, int], float | N
         subjects: of the same atoms, with the same ``settings`` and ``radius``.
     """
     each = [_ordered_rdfs(subject) for subject in subjects]
-    return {
-        pair: first_minimum(replace(g, y=np.mean([one[pair].y for one in each], axis=0)))
-        for pair, g in each[0].items()
-    }
+    shells = {}
+    for pair, g in each[0].items():
+        mean = np.mean([one[pair].y for one in each], axis=0)
+        error = np.sqrt(np.sum([one[pair].error ** 2 for one in each], axis=0)) / len(each)
+        shells[pair] = first_minimum(replace(g, y=mean, error=error))
+    return shells
 
 
 def observe_order(subject: Subject) -> Observed:
     t, s = subject.trajectory, subject.settings
     frames = t.frames()
     chosen: dict[str, Any] = {"nearest": s.nearest} if s.cutoff is None else {"cutoff": s.cutoff}
+    if s.cutoff is not None:
+        where = f"those within {s.cutoff:g} Å"
+    elif s.nearest is not None:
+        where = f"the {s.nearest} nearest. Those as far as the last of them count, too"
+    else:
+        where = "those whose solid angles fill a sphere (van Meel et al. 2012)"
     quantities, curves = {}, {}
     for degree in s.degrees:
         for averaged in (False, True) if s.averaged else (False,):
@@ -126,7 +146,6 @@ def observe_order(subject: Subject) -> Observed:
                 curves[name] = NamedCurve(curve, "order parameter of an atom", "density")
             if not averaged:
                 quantities[f"global Q{degree}"] = mean_of(np.array([o.global_q for o in found]), "")
-    where = f"the {s.nearest} nearest" if s.cutoff is None else f"those within {s.cutoff:g} Å"
     return Observed(quantities, curves, (f"Neighbours of an atom are {where}.",))
 
 

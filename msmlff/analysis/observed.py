@@ -31,16 +31,17 @@ class ObserveSettings:
         bins: of the radial distribution functions.
         angle_bins: of the angular one.
         cutoff: of bonds, coordination and order; None: bonds from covalent radii, coordination to the first
-            minimum of g, order from ``nearest``.
-        nearest: neighbours that count for the order parameters.
+            minimum of g, order as ``nearest`` says.
+        nearest: neighbours that count for the order parameters; None: those by solid angle (12 in fcc and
+            hcp, 14 in bcc).
         degrees: of the order parameters.
         averaged: over neighbours (Lechner and Dellago) as well.
         blocks: parts of the trajectory whose scatter gives the errors of msd, diffusion and vacf.
         fit_fs: lags of the fit of the diffusion coefficient; None: a tenth to a half of a block.
         viscosity: mPa s, for the finite-size correction of diffusion in a cubic cell; None: no correction.
         resolution: THz, of the density of states; None: eight segments.
-        temperature: K, of the ideal-gas pressure; None: the kinetic one where there are velocities, else no
-            such term.
+        temperature: K, of the ideal-gas pressure; None: the run's own, or that of what it is compared with;
+            where neither is known there is no such term.
         form: of the equation of state.
         bond_mean, bond_equilibrium: Å, deviations at which a bond has failed.
         rdf_window_fs, rdf_threshold, rdf_partial: of the stability of g, of each pair of elements.
@@ -50,7 +51,7 @@ class ObserveSettings:
     bins: int = 200
     angle_bins: int = 180
     cutoff: float | None = None
-    nearest: int = 12
+    nearest: int | None = None
     degrees: tuple[int, ...] = (4, 6)
     averaged: bool = True
     blocks: int = 5
@@ -72,7 +73,8 @@ class ObserveSettings:
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"settings.{key}={value}: write a positive number")
         for key in ("bins", "angle_bins", "nearest"):
-            if getattr(self, key) < 1:
+            value = getattr(self, key)
+            if value is not None and value < 1:
                 raise InputError(f"settings.{key}={getattr(self, key)}: write a whole number >= 1")
         if self.blocks < 2:
             raise InputError(f"settings.blocks={self.blocks}: write 2 or more")
@@ -93,6 +95,8 @@ class Subject:
         failures: why the simulation ended before its time; () where it did not.
         radius: Å, reach of g that several trajectories share; None: the trajectory's own.
         shells: Å, end of the first shell by (element, neighbour), shared; None: the trajectory's own.
+        lent_temperature: K, of the ideal-gas pressure of a trajectory that knows none of its own: that of
+            what it is compared with; or None.
     """
 
     trajectory: Trajectory
@@ -103,6 +107,7 @@ class Subject:
     failures: tuple[str, ...] = ()
     radius: float | None = None
     shells: Mapping[tuple[int, int], float | None] | None = None
+    lent_temperature: float | None = None
 
 
 @dataclass(frozen=True)

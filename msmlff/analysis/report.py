@@ -17,6 +17,7 @@ from msmlff.analysis.page import write_page
 from msmlff.analysis.report_blocks import Section, TableBlock, Tile
 from msmlff.analysis.report_coverage import coverage_section
 from msmlff.analysis.run_folder import RunFolder, group_label, model_label, read_run
+from msmlff.analysis.simulation_page import simulation_section
 from msmlff.analysis.tables import NOTHING
 from msmlff.analysis.tables import figure as number
 from msmlff.analysis.worst_frames import worst_table, worst_viewer
@@ -51,8 +52,9 @@ def write_report(run_dir: str | Path, ended: Mapping[str, Any] | None = None) ->
         _model_section(run),
         _machine_section(run),
     ]
-    if (observables := observables_section(run.path)) is not None:
-        sections.insert(-3, observables)
+    for section in (simulation_section(run.path), observables_section(run.path)):
+        if section is not None:
+            sections.insert(-3, section)
     return write_page(
         run.path / "report.html",
         "report.html.j2",

@@ -15,7 +15,7 @@ import numpy as np
 from msmlff.analysis.curve import Curve
 from msmlff.analysis.pairs import Pairs, image_radius
 from msmlff.analysis.structure import Pair, bonds, element_pairs, frame_rdfs, rdfs
-from msmlff.analysis.trajectory import Trajectory, unwrapped
+from msmlff.analysis.trajectory import Trajectory, stays_continuous
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
@@ -77,17 +77,21 @@ def bond_stability(
 
 
 def bond_lengths(trajectory: Trajectory, found: Pairs) -> np.ndarray:
-    """[frames, bonds] Å: each bond followed along the unwrapped paths from the first frame on.
+    """[frames, bonds] Å: each bond followed from the first frame on, between the same images of its atoms.
 
     A bond to a periodic image stays one to that image; in the first frame it is the image whose vector is
-    nearest to that of ``found``.
+    nearest to that of ``found``. Whole lattice vectors that a bond jumps by between two frames are taken out
+    and count with the length they have in each frame, so that a bond survives the wrapping of its atoms also
+    in a cell that breathes. Between frames a bond may change by less than half a lattice vector.
     """
-    paths = unwrapped(trajectory)
-    vectors = paths[:, found.receiver] - paths[:, found.sender]
-    inverse = np.linalg.pinv(trajectory.cell[0])
-    shift = np.round((found.vector - vectors[0]) @ inverse) * trajectory.pbc
-    vectors = vectors + np.einsum("bi,fij->fbj", shift, trajectory.cell)
-    return np.linalg.norm(vectors, axis=2)
+    vectors = trajectory.positions[:, found.receiver] - trajectory.positions[:, found.sender]
+    periodic = trajectory.cell[:, trajectory.pbc]
+    inverse = np.linalg.pinv(periodic)
+    away = np.zeros((*vectors.shape[:2], periodic.shape[1]))
+    if not stays_continuous(trajectory):
+        away[1:] = -np.cumsum(np.round(np.diff(vectors @ inverse, axis=0)), axis=0)
+    away += np.round((found.vector - vectors[0]) @ inverse[0])
+    return np.linalg.norm(vectors + away @ periodic, axis=2)
 
 
 def rdf_stability(

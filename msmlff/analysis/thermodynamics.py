@@ -37,12 +37,17 @@ def pressure(frames: Sequence[Configuration], temperature: float | None = None) 
     return pressures
 
 
-def density(frames: Sequence[Configuration]) -> np.ndarray:
-    """[frames] mass density in g/cm³. Raises InputError for a frame without a cell."""
+def density(frames: Sequence[Configuration], masses: np.ndarray | None = None) -> np.ndarray:
+    """[frames] mass density in g/cm³. Raises InputError for a frame without a cell.
+
+    Args:
+        masses: [atoms] atomic mass units (``Trajectory.masses``); None: the standard ones of the elements.
+    """
     values = np.empty(len(frames))
     for i, frame in enumerate(frames):
         require_cell(frame, "density")
-        values[i] = atomic_masses[frame.numbers].sum() / frame.volume * _AMU_PER_A3_IN_G_PER_CM3
+        whole = (atomic_masses[frame.numbers] if masses is None else masses).sum()
+        values[i] = whole / frame.volume * _AMU_PER_A3_IN_G_PER_CM3
     return values
 
 

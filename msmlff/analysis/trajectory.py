@@ -31,6 +31,7 @@ class Trajectory:
         stress: [frames, 3, 3] eV/Å³, of the potential alone, NaN where it is not known.
         temperature: [frames] K, kinetic, as the simulation stored it, with its degrees of freedom, or None.
         continuous: the positions are known not to jump at the cell's faces, as those of ``msmlff simulate``.
+        stored_masses: [atoms] atomic mass units, as of isotopes; None: the standard ones of the elements.
         source: where it came from, for messages.
     """
 
@@ -45,6 +46,7 @@ class Trajectory:
     source: str = ""
     temperature: np.ndarray | None = None
     continuous: bool = False
+    stored_masses: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -63,8 +65,8 @@ class Trajectory:
 
     @property
     def masses(self) -> np.ndarray:
-        """[atoms] atomic mass units."""
-        return np.asarray(atomic_masses[self.numbers])
+        """[atoms] atomic mass units, those that were stored or the standard ones."""
+        return atomic_masses[self.numbers] if self.stored_masses is None else self.stored_masses
 
     @property
     def volume(self) -> np.ndarray:
@@ -115,6 +117,7 @@ def from_frames(
     interval_fs: float | None = None,
     velocities: Sequence[np.ndarray] | None = None,
     source: str = "",
+    masses: Sequence[np.ndarray] | None = None,
 ) -> Trajectory:
     """A trajectory of frames that hold the same atoms in the same order.
 
@@ -124,9 +127,10 @@ def from_frames(
         interval_fs: time from frame to frame; None: from the frames' info ``time_fs`` where all have it.
         velocities: [atoms, 3] Å/fs of each frame.
         source: for messages.
+        masses: [atoms] atomic mass units of each frame; None: the standard ones of the elements.
 
     Raises:
-        InputError: no frames, other atoms or other periodic directions in a frame, uneven times.
+        InputError: no frames, other atoms, masses or periodic directions in a frame, uneven times.
     """
     if not len(frames):
         raise InputError(f"{source or 'the trajectory'} holds no frames")
@@ -153,7 +157,20 @@ def from_frames(
         source=source,
         temperature=_stored_temperature(frames),
         continuous=all(str(frame.info.get(UNWRAPPED)) == "True" for frame in frames),  # also NumPy's
+        stored_masses=None if masses is None else _one_for_all(masses, source),
     )
+
+
+def _one_for_all(masses: Sequence[np.ndarray], source: str) -> np.ndarray:
+    """The masses that all frames have; InputError where they differ."""
+    first = np.asarray(masses[0], dtype=np.float64)
+    for i, own in enumerate(masses):
+        if not np.allclose(own, first):
+            raise InputError(
+                f"{source or 'the trajectory'}: frame {i} has other masses than the first frame: a "
+                "trajectory has the same atoms in the same order throughout; split the file"
+            )
+    return first
 
 
 def _stored_temperature(frames: Sequence[Configuration]) -> np.ndarray | None:
@@ -179,17 +196,27 @@ def spacing(times: Sequence[object], source: str) -> float | None:
 def unwrapped(trajectory: Trajectory) -> np.ndarray:
     """[frames, atoms, 3] Å, paths that do not jump when an atom leaves the cell on one side.
 
-    Each step is the shortest image of the step between two frames, which conserves diffusion also where
-    the cell breathes (von Bülow, Bullerjahn, Hummer, J. Chem. Phys. 153, 021101 (2020), eq. 5). Paths that
-    are known to be continuous are returned as they are, others that are unwrapped already, too, as long as no
-    atom moves half a cell between frames (``longest_step``).
+    Each step is that of the wrapped positions to the nearest image in the later cell, which conserves
+    diffusion also where the cell breathes (von Bülow, Bullerjahn, Hummer, J. Chem. Phys. 153, 021101 (2020),
+    eq. 5). Paths that are known to be continuous are returned as they are in a cell that stays, and in
+    another one freed of the lattice's own growth times the whole lattice vectors an atom is away. Others that
+    are unwrapped already stay as they are as long as no atom moves half a cell between frames
+    (``longest_step``). Distances between atoms are not kept in a cell that breathes: see
+    ``stability.bond_lengths``.
     """
-    positions = trajectory.positions
-    if not trajectory.pbc.any() or len(trajectory) < 2 or _stays_continuous(trajectory):
+    positions, cell = trajectory.positions, trajectory.cell
+    if not trajectory.pbc.any() or len(trajectory) < 2:
         return positions
     steps = np.diff(positions, axis=0)
-    for i, step in enumerate(steps):
-        steps[i] = minimum_image(step, trajectory.cell[i + 1], trajectory.pbc)
+    if stays_continuous(trajectory):
+        growth = np.diff(cell, axis=0)
+        if not growth.any():
+            return positions
+        away = np.floor(positions[:-1] @ np.linalg.pinv(cell[:-1])) * trajectory.pbc
+        steps -= away @ growth
+    else:
+        for i, step in enumerate(steps):
+            steps[i] = minimum_image(step, cell[i + 1], trajectory.pbc)
     return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, axis=0)])
 
 
@@ -199,14 +226,17 @@ def longest_step(trajectory: Trajectory) -> float:
     At 0.5 the step cannot be told from the one to the next image, and ``unwrapped`` may have taken the wrong
     one; 0 where the paths are known to be continuous.
     """
-    if not trajectory.pbc.any() or len(trajectory) < 2 or _stays_continuous(trajectory):
+    if not trajectory.pbc.any() or len(trajectory) < 2 or stays_continuous(trajectory):
         return 0.0
     steps = np.diff(unwrapped(trajectory), axis=0)
     return float(np.abs(steps @ np.linalg.pinv(trajectory.cell[1:]))[..., trajectory.pbc].max())
 
 
-def _stays_continuous(trajectory: Trajectory) -> bool:
-    """Not where every atom of every frame lies in the cell: a program that wrapped them kept the mark."""
+def stays_continuous(trajectory: Trajectory) -> bool:
+    """Whether paths are marked as continuous and are.
+
+    Not where every atom of every frame lies in the cell: a program that wrapped them kept the mark.
+    """
     if not trajectory.continuous:
         return False
     places = (trajectory.positions @ np.linalg.pinv(trajectory.cell))[..., trajectory.pbc]

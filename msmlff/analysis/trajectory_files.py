@@ -21,6 +21,9 @@ from msmlff.errors import InputError
 
 MOMENTA = "momenta"  # column of extended XYZ as ASE writes it, in its units
 VELOCITIES = ("velocities", "vel", "velo")  # as others write them, in Å/fs
+MASSES = "masses"  # column of extended XYZ as ASE writes it, atomic mass units
+# a frame, [atoms, 3] velocities in Å/fs and [atoms] masses that have been set
+Frame = tuple[Configuration, np.ndarray | None, np.ndarray | None]
 _HDF5 = (".h5", ".hdf5")
 _XYZ = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 
@@ -35,7 +38,8 @@ def read_trajectory(
 
     Everything ``data.formats.read_frames`` reads, and the HDF5 files of ``msmlff simulate``. Velocities come
     from these, from ASE's trajectories, and from the columns ``momenta`` (ASE's units) or ``velocities``,
-    ``vel``, ``velo`` (Å/fs) of extended XYZ; the time between frames from their info ``time_fs``.
+    ``vel``, ``velo`` (Å/fs) of extended XYZ; masses, as of isotopes, from ASE's trajectories where they have
+    been set and from the column ``masses``; the time between frames from their info ``time_fs``.
 
     Args:
         interval_fs: from frame to frame of the file; None: from the frames.
@@ -49,15 +53,27 @@ def read_trajectory(
     path = find_trajectory(Path(path), replica)
     if path.suffix in _HDF5:
         return _read_hdf5(path, interval_fs, kept, replica)
-    frames, velocities = [], []
-    for frame, moving in _read(path):
+    frames, velocities, masses = [], [], []
+    for frame, moving, heavy in _read(path):
         frames.append(frame)
         velocities.append(moving)
-    known = [v for v in velocities if v is not None]
-    if known and len(known) < len(frames):
-        raise InputError(f"{path}: some frames hold velocities, others none")
-    whole = from_frames(frames, interval_fs, known or None, str(path))
+        masses.append(heavy)
+    whole = from_frames(
+        frames,
+        interval_fs,
+        _of_all(velocities, f"{path}: some frames hold velocities, others none"),
+        str(path),
+        _of_all(masses, f"{path}: some frames hold masses, others none"),
+    )
     return _not_empty(whole[kept], len(whole))
+
+
+def _of_all(values: list[np.ndarray | None], message: str) -> list[np.ndarray] | None:
+    """What every frame has; None where none has it, InputError where some have."""
+    known = [value for value in values if value is not None]
+    if known and len(known) < len(values):
+        raise InputError(message)
+    return known or None
 
 
 class NoFramesError(InputError):
@@ -191,8 +207,10 @@ def _read_hdf5(path: Path, interval_fs: float | None, kept: slice, replica: int 
                 pbc=np.asarray(group["pbc"], dtype=bool),
                 velocities=np.asarray(group["velocities"][kept]) if "velocities" in group else None,
                 energy=np.asarray(group["energy"][kept]),
+                stress=np.asarray(group["stress"][kept]) if "stress" in group else None,
                 temperature=np.asarray(group["temperature"][kept]) if "temperature" in group else None,
                 continuous=bool(group.attrs.get(UNWRAPPED, False)),
+                stored_masses=np.asarray(group[MASSES], dtype=np.float64) if MASSES in group else None,
                 source=str(path),
             )
     except (OSError, KeyError) as error:
@@ -202,17 +220,16 @@ def _read_hdf5(path: Path, interval_fs: float | None, kept: slice, replica: int 
     return _not_empty(replace(trajectory, interval_fs=interval and interval * step), len(times))
 
 
-def _read(path: Path) -> Iterator[tuple[Configuration, np.ndarray | None]]:
-    """Frames with their velocities [atoms, 3] in Å/fs."""
+def _read(path: Path) -> Iterator[Frame]:
     name = path.name.lower()
-    if name.endswith(".traj") or (name.endswith(_XYZ) and _has_velocities(path)):
+    if name.endswith(".traj") or (name.endswith(_XYZ) and _has_columns(path)):
         yield from _read_ase(path)
     else:
-        yield from ((frame, None) for frame in read_frames(path))
+        yield from ((frame, None, None) for frame in read_frames(path))
 
 
-def _has_velocities(path: Path) -> bool:
-    """Whether the first frame of an extended XYZ file has a column of velocities."""
+def _has_columns(path: Path) -> bool:
+    """Whether the first frame of an extended XYZ file has a column of velocities or masses."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as stream:
@@ -221,10 +238,10 @@ def _has_velocities(path: Path) -> bool:
     except (OSError, UnicodeDecodeError, EOFError):
         return False  # the reader of frames says what is wrong
     names = "|".join((MOMENTA, *VELOCITIES))
-    return re.search(rf"Properties\s*=\s*\S*\b({names}):R:3", comment) is not None
+    return re.search(rf"Properties\s*=\s*\S*\b(({names}):R:3|{MASSES}:[RI]:1)\b", comment) is not None
 
 
-def _read_ase(path: Path) -> Iterator[tuple[Configuration, np.ndarray | None]]:
+def _read_ase(path: Path) -> Iterator[Frame]:
     from ase.io import iread  # half a second that other files do not need
 
     index = 0
@@ -236,9 +253,20 @@ def _read_ase(path: Path) -> Iterator[tuple[Configuration, np.ndarray | None]]:
             return
         except Exception as error:  # ASE's parsers raise all kinds on bad files
             raise InputError(f"{path}:{index}: ASE cannot read the frame ({error})") from error
+        masses = _masses(atoms, f"{path}:{index}")
         moving = _velocities(atoms, f"{path}:{index}")
-        yield from_ase(atoms, source=f"{path}:{index}"), moving
+        yield from_ase(atoms, source=f"{path}:{index}"), moving, masses
         index += 1
+
+
+def _masses(atoms: Atoms, source: str) -> np.ndarray | None:
+    """[atoms] atomic mass units that have been set; None: those of the elements."""
+    if MASSES not in atoms.arrays:
+        return None
+    values = np.asarray(atoms.arrays[MASSES], dtype=np.float64)
+    if values.shape != (len(atoms),) or not (np.isfinite(values) & (values > 0)).all():
+        raise InputError(f"{source}: the column {MASSES} does not hold a positive number for each atom")
+    return values
 
 
 def _velocities(atoms: Atoms, source: str) -> np.ndarray | None:

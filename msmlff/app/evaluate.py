@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from msmlff.analysis.observables_folder import ObservablesFolder, describe, save_observables
-from msmlff.analysis.observables_page import (
-    ERROR_NAMES,
-    has_replicas,
-    summary_rows,
-    write_observables_page,
-)
-from msmlff.analysis.observe import check_names, observe
-from msmlff.analysis.observe_replicas import ended_early, mean_errors, observe_replicas, volume_notes
-from msmlff.analysis.observed import Observed, ObserveSettings, Subject
-from msmlff.analysis.tables import figure as number
+from msmlff.analysis.observables_page import write_observables_page
+from msmlff.analysis.observe import check_names
+from msmlff.analysis.observe_motion import FAILED
+from msmlff.analysis.observe_replicas import observe_replicas, volume_notes
+from msmlff.analysis.observe_state import kinetic_temperature
+from msmlff.analysis.observed import ObserveSettings, Subject
 from msmlff.analysis.trajectory import Trajectory
 from msmlff.analysis.trajectory_files import (
     NoFramesError,
@@ -47,9 +39,11 @@ from msmlff.app.evaluate_model import (
     simulate_first,
     with_simulation_keys,
 )
+from msmlff.app.evaluate_reference import Beside, beside_reference
+from msmlff.app.evaluate_show import show
 from msmlff.app.folder import is_of
 from msmlff.app.hydra_run import run_hydra
-from msmlff.app.runtime import command_line, limit_threads, shown_path
+from msmlff.app.runtime import command_line, limit_threads
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import read_frames
 from msmlff.errors import InputError, MSMLFFError
@@ -105,10 +99,10 @@ def run(config: DictConfig, folder: Path, command: str, console: Console) -> Non
     limit_threads(config.threads)
     reference = None
     if config.reference is not None:
-        reference = _read(config, "reference", str(config.reference), None)
-    subjects, absent = _subjects(config, settings, reference)
-    with console.status(f"evaluating {sum(len(s.trajectory) for s in subjects.values())} frames"):
-        content = _evaluated(subjects, names, absent)
+        reference = _reference(config, settings)
+    found = _subjects(config, settings, reference)
+    with console.status(f"evaluating {sum(len(s.trajectory) for s in found.subjects.values())} frames"):
+        content = _evaluated(found, names, reference)
     save_observables(content, folder)
     if is_of("train", folder):
         from msmlff.analysis.report import write_report
@@ -116,9 +110,7 @@ def run(config: DictConfig, folder: Path, command: str, console: Console) -> Non
         page = write_report(folder)
     else:
         page = write_observables_page(folder, command)
-    _show(content, console)
-    for label, path in (("page", page), ("numbers", folder / "observables.json")):
-        console.print(f"{label:>8}  {shown_path(path)}", highlight=False, soft_wrap=True)
+    show(content, page, folder / "observables.json", console)
 
 
 def check(config: DictConfig) -> tuple[ObserveSettings, Sequence[str] | None]:
@@ -135,6 +127,7 @@ def check(config: DictConfig) -> tuple[ObserveSettings, Sequence[str] | None]:
         raise InputError(
             "model=RUN and system=FILE go together: the simulation starts from the file's frames"
         )
+    chosen_replicas(config.replica)
     for name in ("interval_fs", "reference_interval_fs"):
         if config[name] is not None and not (isinstance(config[name], int | float) and config[name] > 0):
             raise InputError(f"{name}={config[name]}: write a positive number of fs, or null")
@@ -167,48 +160,99 @@ def _read(config: DictConfig, key: str, path: str, replica: int | None) -> Traje
         raise InputError(f"{key}: {error}") from None
 
 
-def _subjects(
-    config: DictConfig, settings: ObserveSettings, reference: Trajectory | None
-) -> tuple[dict[str, Subject], dict[str, str]]:
-    """All trajectories that are given by what notes call them; and why others are left out.
+def _reference(config: DictConfig, settings: ObserveSettings) -> Subject:
+    path = str(config.reference)
+    trajectory = _read(config, "reference", path, None)
+    thermo = _thermo(path, trajectory, replica_of(Path(path)), slice(None))
+    return Subject(trajectory, settings, thermo=thermo)
 
-    A replica that ended before ``first`` is left out where others are not.
+
+@dataclass
+class _Found:
+    """The trajectories that are given, by what notes call them.
+
+    Attributes:
+        subjects: those with frames to look at.
+        absent: why others have none: they ended before ``first``.
+        lost: those of ``absent`` that the engine stopped.
     """
-    subjects: dict[str, Subject] = {}
-    absent: dict[str, str] = {}
+
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+
+def _subjects(config: DictConfig, settings: ObserveSettings, reference: Subject | None) -> _Found:
+    """All trajectories that are given; one of them has frames, or InputError is raised."""
+    found = _Found()
     equilibrium = _equilibrium(config.equilibrium)
-    for path, replica in _runs(config):
-        label = path if replica is None else f"replica {replica} of {path}"
+    lent = None if reference is None else kinetic_temperature(reference)
+    runs = _runs(config)
+    of = "" if len({path for path, _ in runs}) == 1 else " of {}"
+    for path, replica in runs:
+        label = path if replica is None else f"replica {replica}{of.format(path)}"
+        number = replica_of(Path(path), replica)
+        stopped = failures(Path(path), number)
         try:
             trajectory = _read(config, "trajectory", path, replica)
         except NoFramesError as error:
-            absent[label] = str(error)
+            found.absent[label] = str(error)
+            found.lost += [label] * bool(stopped)
             continue
-        number = replica_of(Path(path), replica)
-        subjects[label] = Subject(
-            trajectory, settings, reference, equilibrium,
-            _thermo(config, path, trajectory, number), failures(Path(path), number),
+        kept = slice(config.first, config.last, config.every)
+        found.subjects[label] = Subject(
+            trajectory, settings, None if reference is None else reference.trajectory, equilibrium,
+            _thermo(path, trajectory, number, kept), stopped, lent_temperature=lent,
         )  # fmt: skip
-    if not subjects:
-        raise InputError(f"trajectory: {next(iter(absent.values()))}")
-    return subjects, absent
+    if not found.subjects:
+        raise InputError(f"trajectory: {next(iter(found.absent.values()))}")
+    return found
 
 
 def _runs(config: DictConfig) -> list[tuple[str, int | None]]:
-    """Paths and replicas of the trajectories: the one that is named, or all there are.
+    """Paths and replicas of the trajectories: those that are named, or all there are.
 
     Raises:
         InputError: nothing there, or replicas that were simulated at different temperatures.
     """
     found: list[tuple[str, int | None]] = []
+    wanted = chosen_replicas(config.replica)
     for path in paths(config.trajectory):
         try:
-            own = [config.replica] if config.replica is not None else replicas_in(path)
+            there = replicas_in(path)
+            own = replica_of(Path(path), there[0])
         except InputError as error:
             raise InputError(f"trajectory: {error}") from None
-        found += [(path, replica) for replica in own]
+        known = [own] if there == [None] else there
+        if strange := [replica for replica in wanted if replica not in known]:
+            what = "one trajectory without a number"
+            if known[0] is not None:
+                what = f"replica {known[0]}" if len(known) == 1 else f"replicas {known[0]} to {known[-1]}"
+            raise InputError(
+                f"replica={strange[0]}: {path} holds {what}; leave replica out for all of it, or write one "
+                "or several that it holds, as [0, 2]"
+            )
+        found += [(path, replica) for replica in (wanted if there != [None] and wanted else there)]
     check_one_state(found)
     return found
+
+
+def chosen_replicas(given: Any) -> list[int]:
+    """What ``replica`` names: one, a list of them, or none: all.
+
+    Raises:
+        InputError: something else than whole numbers, none, or one that is given twice.
+    """
+    content: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    if content is None:
+        return []
+    numbers: list[Any] = content if isinstance(content, list) else [content]
+    right = all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in numbers)
+    if not numbers or not right or len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"replica={content}: write the number of one, as 0, or a list as [0, 2], each once; null: all"
+        )
+    return numbers
 
 
 def paths(given: Any) -> list[str]:
@@ -229,7 +273,7 @@ def _equilibrium(path: str | None) -> Configuration | None:
 
 
 def _thermo(
-    config: DictConfig, given: str, trajectory: Trajectory, replica: int | None
+    given: str, trajectory: Trajectory, replica: int | None, kept: slice
 ) -> dict[str, np.ndarray] | None:
     """The replica's rows of the thermo.csv beside the trajectory of ``msmlff simulate``, of its frames' time.
 
@@ -244,76 +288,44 @@ def _thermo(
     if columns is None:
         return None
     since = columns["time_fs"] - columns["time_fs"][0]
-    interval = trajectory.interval_fs / config.every
-    end = config.last * interval if config.last is not None else math.inf
-    kept = (since >= config.first * interval) & (since < end)
-    return {name: values[kept] for name, values in columns.items()}
+    interval = trajectory.interval_fs / (kept.step or 1)
+    end = kept.stop * interval if kept.stop is not None else math.inf
+    rows = (since >= (kept.start or 0) * interval) & (since < end)
+    return {name: values[rows] for name, values in columns.items()}
 
 
-def _evaluated(
-    subjects: dict[str, Subject], names: Sequence[str] | None, absent: dict[str, str]
-) -> ObservablesFolder:
+def _evaluated(given: _Found, names: Sequence[str] | None, reference: Subject | None) -> ObservablesFolder:
     """Observables of the trajectories, those of the reference that they have, and what lies between them."""
+    subjects = given.subjects
     label, subject = next(iter(subjects.items()))
-    trajectory, reference = subject.trajectory, subject.reference
-    found, missing = observe_replicas(subjects, names)
-    notes = [f"Without {name}: {reason}" for name, reason in absent.items()] + volume_notes(subjects)
+    trajectory = subject.trajectory
+    found, missing = observe_replicas(subjects, names, given.lost)
+    notes = [f"Without {name}: {reason}" for name, reason in given.absent.items()] + volume_notes(subjects)
+    if "stability" not in found:
+        notes += _failure_notes(subjects)
     if notes and found:
         first = next(iter(found))
         found[first] = replace(found[first], notes=(*notes, *found[first].notes))
-    errors: dict[str, float] = {}
-    theirs: dict[str, Observed] = {}
-    about: dict[str, Any] = {}
-    if reference is not None:
-        from msmlff.analysis.observable_errors import trajectory_errors
-
-        about = describe(reference)
-        other = Subject(reference, subject.settings)
-        for name in found.keys() - {"stability"}:
-            with suppress(InputError):  # the reference may hold less than the trajectory
-                theirs |= observe(other, [name])[0]
-        try:
-            early = ended_early(subjects)
-            late = [s.trajectory for name, s in subjects.items() if name not in early]
-            errors = mean_errors([trajectory_errors(reference, one) for one in late])
-        except InputError as error:
-            missing["errors against the reference"] = str(error)
+    beside = Beside() if reference is None else beside_reference(reference, subjects, list(found))
     of = f" of {label}" if len(subjects) > 1 else ""
     ends = {f"first frame{of}": 0, f"last frame{of}": len(trajectory) - 1}
     frames = trajectory.frames()
     return ObservablesFolder(
         about=describe(trajectory, *[s.trajectory for s in subjects.values()][1:]),
         found=found,
-        reference=theirs,
-        about_reference=about,
-        errors=errors,
-        missing=missing,
+        reference=beside.found,
+        about_reference=beside.about,
+        errors=beside.errors,
+        missing={**missing, **beside.missing},
         settings=asdict(subject.settings),
         structures=[replace(frames[i], info={"label": label}) for label, i in ends.items()],
     )
 
 
-def _show(content: ObservablesFolder, console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("observable", ""):
-        table.add_column(heading)
-    table.add_column("value", justify="right", no_wrap=True)
-    replicas = has_replicas(content.found)
-    if replicas:
-        table.add_column("± replicas", justify="right", no_wrap=True)
-    if content.reference:
-        table.add_column("reference", justify="right", style="dim", no_wrap=True)
-    table.add_column("unit", style="dim", no_wrap=True)
-    before = ""
-    for name, label, value, scatter, theirs, unit in summary_rows(content.found, content.reference):
-        cells = [value, *([scatter] if replicas else []), *([theirs] if content.reference else [])]
-        table.add_row(Text(name if name != before else ""), Text(label), *map(Text, cells), unit)
-        before = name
-    for key, size in content.errors.items():
-        label, unit = ERROR_NAMES[key]
-        blank = [""] * (replicas + bool(content.reference))
-        first = "against the reference" if key == next(iter(content.errors)) else ""
-        table.add_row(first, Text(label), number(size), *blank, unit)
-    console.print(table)
-    for name, reason in content.missing.items():
-        console.print(f"[dim]no {escape(name)}: {escape(reason)}[/]", highlight=False, soft_wrap=True)
+def _failure_notes(subjects: Mapping[str, Subject]) -> list[str]:
+    several = len(subjects) > 1
+    return [
+        f"{f'{label}: ' if several else ''}{FAILED}: {message}"
+        for label, subject in subjects.items()
+        for message in subject.failures
+    ]

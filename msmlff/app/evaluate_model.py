@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from msmlff.app.config import compose_run
 from msmlff.app.folder import CONFIG
 from msmlff.app.hydra_run import run_hydra
 from msmlff.app.record import read_record
+from msmlff.data.formats import read_frames
 from msmlff.errors import InputError, MSMLFFError
 
 SIMULATION = "simulation"  # folder of it, in that of the observables
+LINE = "msmlff simulate"
+RESTART = "restart.safetensors"
+CONCLUDED = ("finished", "interrupted", "diverged")  # ends of a simulation after which its record is whole
 DEFAULT = ("output.every=10",)  # motion is looked at: frames a few fs apart
 
 
@@ -79,13 +84,26 @@ def merged(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
 
 
 def failures(trajectory: Path, replica: int | None) -> tuple[str, ...]:
-    """What record.json of the simulation beside a trajectory says of its replica, where that failed."""
+    """Why the engine stopped a replica of the simulation beside a trajectory; () where it did not.
+
+    Of record.json; of the restart file, where the simulation was killed before it wrote that; should both be
+    lost, of failed_K.extxyz.
+    """
     folder = trajectory if trajectory.is_dir() else trajectory.parent
     record = read_record(folder)
-    if not str(record.get("command", "")).startswith("msmlff simulate"):
+    if replica is None or not str(record.get("command", LINE)).startswith(LINE):
         return ()
-    messages = map(str, record.get("failures", ()))
-    return tuple(text for text in messages if text.startswith(f"replica {replica} "))
+    messages = [str(text) for text in record.get("failures", ())]
+    if record.get("status") not in CONCLUDED and (folder / RESTART).is_file():
+        from msmlff.simulation.restart import load_restart  # torch
+
+        with suppress(InputError):  # damaged: what the record says counts
+            messages += [f.message() for f in load_restart(folder / RESTART).failures.values()]
+    own = tuple(dict.fromkeys(text for text in messages if text.startswith(f"replica {replica} ")))
+    if not own and (path := folder / f"failed_{replica}.extxyz").is_file():
+        info = next(iter(read_frames(path))).info
+        return (f"replica {replica}: {info.get('reason', 'stopped')} at {info.get('time_fs', '?')} fs",)
+    return own
 
 
 def check_one_state(runs: Sequence[tuple[str, int | None]]) -> None:
@@ -105,7 +123,8 @@ def check_one_state(runs: Sequence[tuple[str, int | None]]) -> None:
             if kelvin != before:
                 raise InputError(
                     f"trajectory: simulated with {key}={before} ({other}) and {kelvin} ({name}), which have "
-                    "no mean: write replica=K for one of them, or trajectory=[...] of files of one state"
+                    "no mean: write replica=K for one of them, replica=[K,L,...] for those of one state, or "
+                    "trajectory=[...] of such files"
                 )
 
 

@@ -28,7 +28,8 @@ class Snapshot:
     Attributes:
         replica: its number.
         step, time_fs: when.
-        frame: positions and cell; its energy is the model's, eV.
+        frame: positions and cell; its energy is the model's, eV, and its stress, eV/Å³, where it is periodic
+            in all directions.
         velocities: [atoms, 3] Å/fs.
         temperature: K.
     """
@@ -66,7 +67,8 @@ class XYZTrajectory:
     """``trajectory.extxyz``, or ``trajectory_K.extxyz`` for each of several replicas.
 
     Columns are positions and, where asked for, momenta in ASE's units, which ASE and the readers of this
-    package understand; the comment has step, time_fs, temperature_K, energy and unwrapped=T.
+    package understand; the comment has step, time_fs, temperature_K, energy, stress (where there is one) and
+    unwrapped=T.
 
     Args:
         folder: where.
@@ -106,11 +108,11 @@ class XYZTrajectory:
 def extxyz_text(snapshot: Snapshot, velocities: bool) -> str:
     """A frame of extended XYZ."""
     frame = snapshot.frame
-    lattice = " ".join(f"{x:.10g}" for x in frame.cell.ravel())
-    words = [f'Lattice="{lattice}"'] if np.any(frame.cell) else []
+    words = [f'Lattice="{_numbers(frame.cell)}"'] if np.any(frame.cell) else []
     words += [
         "Properties=species:S:1:pos:R:3" + (":momenta:R:3" if velocities else ""),
         f"energy={frame.energy:.10f}",
+        *([] if frame.stress is None else [f'stress="{_numbers(frame.stress)}"']),
         f"step={snapshot.step}",
         f"time_fs={snapshot.time_fs:.10g}",
         f"temperature_K={snapshot.temperature:.6g}",
@@ -128,18 +130,23 @@ def extxyz_text(snapshot: Snapshot, velocities: bool) -> str:
     return "\n".join([str(len(frame)), " ".join(words), *rows, ""])
 
 
+def _numbers(tensor: np.ndarray) -> str:
+    return " ".join(f"{x:.10g}" for x in tensor.ravel())
+
+
 CHUNKS, INDEX = "trajectory", "trajectory.h5"
 _UNITS = {"positions": "angstrom", "velocities": "angstrom/fs", "cell": "angstrom", "time": "fs",
-          "energy": "eV", "temperature": "K"}  # fmt: skip
+          "energy": "eV", "stress": "eV/angstrom^3", "temperature": "K"}  # fmt: skip
 
 
 class HDF5Trajectory:
     """``trajectory/N.h5``, one file a chunk, and ``trajectory.h5``, which shows them as one.
 
     A group ``replica_K`` holds numbers [atoms], pbc [3] and, with the frames as first axis, positions,
-    velocities, cell, step, time, energy, temperature; its attribute ``unwrapped`` is true. Chunks are never
-    opened again, so that no crash harms what was written; the index has links to them (virtual data sets) and
-    is written anew each time.
+    velocities, cell, step, time, energy, temperature and, where it is periodic in all directions, stress (NaN
+    where a frame has none); its attribute ``unwrapped`` is true. Chunks are never opened again, so that no
+    crash harms what was written; the index has links to them (virtual data sets) and is written anew each
+    time.
 
     Args:
         folder: where.
@@ -206,6 +213,9 @@ class HDF5Trajectory:
             }
             if self._velocities:
                 columns["velocities"] = [s.velocities for s in own]
+            if own[0].frame.pbc.all():
+                unknown = np.full((3, 3), np.nan)
+                columns["stress"] = [unknown if s.frame.stress is None else s.frame.stress for s in own]
             for name, rows in columns.items():
                 data = group.create_dataset(name, data=np.stack([np.asarray(row) for row in rows]))
                 data.attrs["unit"] = _UNITS.get(name, "")

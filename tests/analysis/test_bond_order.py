@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from msmlff.analysis.bond_order import bond_order, harmonics
+from msmlff.analysis.bond_order import bond_order, harmonics, solid_angle_neighbours
+from msmlff.analysis.pairs import find_pairs
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
@@ -39,6 +40,38 @@ def test_perfect_crystals(name, averaged):
     assert six.w == pytest.approx(w6, abs=2e-5)
     if name != "hcp":
         assert six.global_q == pytest.approx(q6, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["fcc", "hcp", "bcc"])
+@pytest.mark.parametrize("nearest", [None, 12])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_rule_gives_the_published_values(name, nearest, seed):
+    """By solid angle, and by the 12 nearest with ties, which rounding breaks in a rotated bcc cell."""
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    perfect = crystal(name, 3)
+    frame = Configuration(perfect.numbers, perfect.positions @ rotation, perfect.cell @ rotation, perfect.pbc)
+    _, q4, q6, _, w6 = PERFECT[name]
+    (four,) = bond_order([frame], 4, nearest=nearest)
+    (six,) = bond_order([frame], 6, nearest=nearest)
+    assert four.q == pytest.approx(q4, abs=2e-5)
+    assert six.q == pytest.approx(q6, abs=2e-5)
+    assert six.w == pytest.approx(w6, abs=2e-5)
+
+
+def test_solid_angles_of_shaken_crystals_and_of_a_gas():
+    """As written out from the definition, atom by atom; a hot crystal keeps its shell."""
+    rng = np.random.default_rng(5)
+    fcc = crystal("fcc", 4)
+    hot = Configuration(fcc.numbers, fcc.positions + 0.1 * rng.normal(size=(64, 3)), fcc.cell, fcc.pbc)
+    assert len(solid_angle_neighbours(hot)) / 64 == pytest.approx(12, abs=0.1)
+    gas = Configuration(np.full(50, 18), rng.random((50, 3)) * 25, np.eye(3) * 25, np.ones(3, bool))
+    for frame in (hot, gas):
+        found = solid_angle_neighbours(frame)
+        everyone = find_pairs(frame, 20.0)
+        for atom in range(len(frame)):
+            r = everyone.distance[everyone.receiver == atom]
+            m = next(m for m in range(3, len(r)) if r[:m].sum() / (m - 2) <= r[m])
+            np.testing.assert_allclose(found.distance[found.receiver == atom], r[:m])
 
 
 def test_a_cutoff_and_the_nearest_choose_the_same_neighbours():
@@ -101,14 +134,14 @@ def test_harmonics_are_those_of_scipy(degree):
 
 def test_bad_input():
     frame = crystal("fcc")
-    with pytest.raises(InputError, match="either cutoff"):
-        bond_order([frame], 6)
-    with pytest.raises(InputError, match="either cutoff"):
+    with pytest.raises(InputError, match="or neither"):
         bond_order([frame], 6, cutoff=3.0, nearest=12)
     with pytest.raises(InputError, match="degree is 0"):
         bond_order([frame], 0, nearest=12)
     molecule = Configuration(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.7]]), source="m.xyz:0")
     with pytest.raises(InputError, match=r"m\.xyz:0 has 2 atoms"):
         bond_order([molecule], 6, nearest=12)
+    with pytest.raises(InputError, match=r"m\.xyz:0 has 2 atoms"):
+        bond_order([molecule], 6)
     (alone,) = bond_order([molecule], 6, cutoff=0.5)
     assert np.isnan(alone.q).all()

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.units import GPa
+from ase.units import GPa, kB
 
 from msmlff.analysis.observables_folder import ObservablesFolder, describe, load_observables, save_observables
 from msmlff.analysis.observables_page import with_error, write_observables_page
-from msmlff.analysis.observe import OBSERVABLES, observe
+from msmlff.analysis.observe import OBSERVABLES, check_names, observe
+from msmlff.analysis.observe_state import kinetic_temperature
 from msmlff.analysis.observed import ObserveSettings, Quantity, Subject
 from msmlff.analysis.report import write_report
 from msmlff.analysis.trajectory import Trajectory, temperatures
@@ -100,12 +101,78 @@ def test_pressure_and_drift_come_from_the_table_of_a_simulation():
     rows = {
         "time_fs": 4.0 * np.arange(50),
         "pressure_GPa": np.full(50, 7.0),
+        "kinetic_eV": np.full(50, 1.5),
+        "volume_A3": np.full(50, 5.64**3),
         "conserved_eV": -8.0 + 8e-6 * 4.0 * np.arange(50),
     }
     whole = subject(salt(stress=None), thermo=rows)
     found = observe(whole, ["pressure", "drift"])[0]
-    assert found["pressure"].quantities["pressure"].value == 7.0
+    pressures = found["pressure"].quantities
+    assert pressures["pressure"].value == 7.0
+    # 2/3 of 1.5 eV in 179.4 Å³: 0.893 GPa
+    assert pressures["pressure of the potential"].value == pytest.approx(7.0 - 0.89306, abs=1e-4)
+    hot = ObserveSettings(temperature=1000.0)
+    given = observe(subject(salt(stress=None), thermo=rows, settings=hot), ["pressure"])[0]["pressure"]
+    ideal = 8 * kB * 1000.0 / 5.64**3 / GPa
+    assert given.quantities["pressure"].value == pytest.approx(7.0 - 0.89306 + ideal, abs=1e-4)
+    # the frames are more than the rows, or fewer
+    fewer = {name: values[:30] for name, values in rows.items()}
+    for frames, expected in ((50, 2.0), (20, 7.0)):
+        both = observe(subject(salt(frames), thermo=fewer), ["pressure"])[0]["pressure"].quantities
+        away = 0.89306 if expected == 7.0 else 0.0
+        assert both["pressure of the potential"].value == pytest.approx(expected - away, abs=0.1)
     assert found["drift"].quantities["drift"].value == pytest.approx(1.0, rel=1e-6)
+
+
+def test_pressures_of_one_name_are_of_one_quantity():
+    """Without a temperature there is no "pressure"; with that of the other side there is, and a note."""
+    bare = salt(velocities=None)
+    alone = observe(subject(bare), ["pressure"])[0]["pressure"]
+    assert list(alone.quantities) == ["pressure of the potential"]
+    assert list(alone.curves) == ["distribution, of the potential"]
+    assert "settings.temperature" in alone.notes[0]
+    lent = observe(subject(bare, lent_temperature=1000.0), ["pressure"])[0]["pressure"]
+    ideal = lent.quantities["pressure"].value - lent.quantities["pressure of the potential"].value
+    assert ideal == pytest.approx(8 * kB * 1000.0 / 5.64**3 / GPa)
+    assert "what it is compared with, at 1000.0 K" in lent.notes[0]
+    assert list(lent.curves) == ["distribution"]
+    own = observe(subject(lent_temperature=1000.0), ["pressure"])[0]["pressure"]  # it has velocities
+    assert own.quantities == observe(subject(), ["pressure"])[0]["pressure"].quantities
+    stored = observe(subject(salt(velocities=None, temperature=np.full(120, 500.0))), ["pressure"])[0]
+    assert stored["pressure"].quantities["pressure"].value - 2.0 == pytest.approx(0.5 * ideal, abs=0.05)
+    assert stored["pressure"].notes == ()
+    assert kinetic_temperature(subject(bare)) is None
+    assert kinetic_temperature(subject()) == pytest.approx(temperatures(salt()).mean())
+
+
+def test_a_run_that_the_engine_stopped_has_not_survived():
+    """By any definition that applies, however short it is and whatever its frames show."""
+    whole = observe(subject(), ["stability"])[0]["stability"].quantities
+    names = [name.removesuffix(": stable") for name in whole if name.endswith(": stable")]
+    assert len(names) == 3
+    assert all(whole[f"{name}: stable"].value == 1 for name in names)
+    stopped = ("replica 0 left the physical range at step 9",)
+    for frames in (120, 12, 1):  # as long as the other; less than a window of g; no second frame
+        short = salt(frames, interval_fs=None if frames == 1 else 4.0)
+        found = observe(subject(short, failures=stopped), ["stability"])[0]["stability"]
+        for name in names:
+            assert found.quantities[f"{name}: stable"].value == 0
+            assert found.quantities[f"{name}: stable for"].value == 4.0 * (frames - 1)
+        assert found.notes[0] == f"The simulation failed: {stopped[0]}"
+        assert f"{names[2]}: largest" in found.quantities or frames < 120
+    with pytest.raises(InputError, match="how far apart"):
+        observe(subject(salt(1, interval_fs=None)), ["stability"])
+    burst = salt()
+    burst.positions[60:, 0] += 1.0
+    found = observe(subject(burst), ["stability"])[0]["stability"].quantities
+    assert found[f"{names[0]}: stable"].value == 0
+    assert found[f"{names[0]}: stable for"].value == 240.0
+
+
+def test_what_is_of_a_crystal_is_pointed_to():
+    for name, there in (("elastic", "elastic"), ("phonons", "phonons"), ("elastic_constants", "elastic")):
+        with pytest.raises(InputError, match=rf"msmlff relax model=RUN .*properties=\[{there}\]"):
+            check_names([name])
 
 
 def test_the_temperature_is_that_of_the_simulation():

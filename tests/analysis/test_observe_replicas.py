@@ -14,7 +14,7 @@ from msmlff.analysis.observables_folder import (
     load_observables,
     save_observables,
 )
-from msmlff.analysis.observables_page import summary_rows, write_observables_page
+from msmlff.analysis.observables_page import compared_words, summary_rows, write_observables_page
 from msmlff.analysis.observe import OBSERVABLES, observe
 from msmlff.analysis.observe_replicas import mean_errors, observe_replicas, volume_notes
 from msmlff.analysis.observed import ObserveSettings, Subject
@@ -104,6 +104,26 @@ def test_replicas_of_different_length() -> None:
         observe_replicas(subjects(gas(0, frames=2), gas(1, frames=2)), ["drift"])
 
 
+def test_the_share_that_survives() -> None:
+    """Of five replicas two are lost, one of them before the first frame that is looked at."""
+    gone = ("replica 3 left the physical range",)
+    several = subjects(*(gas(seed) for seed in range(4)), settings=replace(SETTINGS, bond_mean=90.0))
+    several["replica 3"] = replace(several["replica 3"], failures=gone)
+    found = observe_replicas(several, ["stability", "density"], lost=["replica 9"])[0]
+    key = "bonds, mean ± 90 Å: stable"
+    share = found["stability"].quantities[key]
+    assert share.value == pytest.approx(3 / 5)
+    assert share.over_replicas == pytest.approx(np.sqrt(0.6 * 0.4 / 4))  # of a share, n - 1 in place of n
+    assert found["stability"].quantities[f"{key} for"].value == pytest.approx(4 / 5 * 126.0)
+    (note,) = [n for n in found["stability"].notes if n.startswith(f"{key}: ")]
+    assert "3 of 5 replicas, a share between 0.15 and 0.95" in note  # Clopper, Pearson, by their table
+    assert any("replica 9: The simulation failed before" in n for n in found["stability"].notes)
+    assert found["density"].quantities["density"].over_replicas == 0.0
+    one = {"replica 0": several["replica 0"]}
+    alone = observe_replicas(one, ["stability"], lost=["replica 1"])[0]["stability"].quantities[key]
+    assert alone.value == 0.5
+
+
 def test_first_shells_are_those_of_all() -> None:
     """Coordination numbers of all replicas are counted to the same distance."""
     several = subjects(*(gas(seed) for seed in range(4)))
@@ -129,7 +149,8 @@ def test_histograms_are_zero_beyond_their_ends() -> None:
         return -values[:, None, None] * np.eye(3) / 160.21766208
 
     several = subjects(*(gas(0, stress=stress(p), velocities=None) for p in (0.0, 20.0)))
-    curve = observe_replicas(several, ["pressure"])[0]["pressure"].curves["distribution"].curve
+    curves = observe_replicas(several, ["pressure"])[0]["pressure"].curves
+    curve = curves["distribution, of the potential"].curve
     assert curve.x[0] < 0.0 < 20.0 < curve.x[-1]
     assert curve.y[len(curve.y) // 2] == 0.0
     assert np.trapezoid(curve.y, curve.x) == pytest.approx(1.0, abs=0.25)
@@ -161,3 +182,23 @@ def test_on_disk_and_on_the_page(tmp_path: Path) -> None:
     assert "Mean over 3 replicas, 192 frames of 16 atoms" in page
     assert "± over replicas" in page
     assert "standard errors over replicas" in page
+
+
+def test_over_what_time_a_reference_is_compared() -> None:
+    """Said where the two differ in length or interval, and of what the errors are."""
+    about, other = describe(gas(0), gas(1, frames=32)), describe(gas(2, frames=101, interval_fs=10.0))
+    errors = {"rdf_error": 1.0}
+    content = ObservablesFolder(
+        about, {}, about_reference=other | {"compared_fs": [60.0, 120.0]}, errors=errors
+    )
+    assert compared_words(content) == (
+        "Numbers and curves are those of the whole of each: 0.0620 to 0.126 ps of a replica, a frame "
+        "every 2.00 fs; 1.00 ps of the reference, a frame every 10.0 fs. Errors against the reference: the "
+        "first 0.0600 to 0.120 ps of both."
+    )
+    assert compared_words(replace(content, errors={})).endswith("every 10.0 fs.")
+    alike = describe(gas(0))
+    assert compared_words(ObservablesFolder(alike, {}, about_reference=alike)) == ""
+    assert compared_words(ObservablesFolder(alike, {})) == ""
+    unknown = describe(gas(0, interval_fs=None))
+    assert compared_words(ObservablesFolder(alike, {}, about_reference=unknown)) == ""

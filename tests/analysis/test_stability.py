@@ -57,6 +57,14 @@ def test_bonds_that_are_not_numbers_are_broken():
     assert bond_stability(run).time_fs == 12.0
 
 
+def test_bonds_of_a_molecule_in_the_open():
+    stretch = np.linspace(0, 2.0, 21)
+    run = chains(stretch)
+    free = Trajectory(run.numbers, run.positions, run.cell * 0, np.zeros(3, bool), 2.0)
+    np.testing.assert_allclose(bond_lengths(free, bonds(free.frames()[0]))[:, -1], 1.1 + stretch)
+    assert bond_stability(free).time_fs == 2.0 * 6
+
+
 def test_bonds_to_images_stay_with_them():
     chain = Configuration(np.array([7]), np.zeros((1, 3)), np.diag([1.1, 9, 9]), np.ones(3, bool))
     found = bonds(chain)
@@ -65,6 +73,30 @@ def test_bonds_to_images_stay_with_them():
         chain.pbc, 1.0,
     )  # fmt: skip
     np.testing.assert_allclose(bond_lengths(run, found)[:, 0], [1.1, 1.2, 1.3])
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_bonds_hold_in_a_cell_that_breathes(wrap, skewed):
+    """Rigid N2 that diffuses over many cells while these shrink and swing: no bond changes."""
+    rng = np.random.default_rng(0)
+    frames, molecules = 400, 20
+    shape = np.array([[1.0, 0, 0], [0.4, 0.9, 0], [-0.3, 0.2, 1.1]]) if skewed else np.eye(3)
+    length = np.linspace(30, 22, frames) + 1.5 * np.sin(0.3 * np.arange(frames))
+    cell = length[:, None, None] * shape
+    scaled = rng.random((molecules, 3)) + np.cumsum(0.06 * rng.normal(size=(frames, molecules, 3)), axis=0)
+    bond = rng.normal(size=(molecules, 3))
+    bond *= 1.1 / np.linalg.norm(bond, axis=1, keepdims=True)
+    middle = scaled @ cell
+    paths = np.concatenate([middle - 0.5 * bond, middle + 0.5 * bond], axis=1)
+    if wrap:
+        paths = paths - np.floor(paths @ np.linalg.inv(cell)) @ cell
+    numbers = np.full(2 * molecules, 7)
+    run = Trajectory(numbers, paths, cell, np.ones(3, bool), interval_fs=50.0, continuous=not wrap)
+    assert np.abs(scaled[-1] - scaled[0]).max() > 2  # cells
+    judged = bond_stability(run, tolerance=1e-6)
+    assert judged.stable
+    assert judged.time_fs == 50.0 * (frames - 1)
 
 
 def test_a_melt_leaves_the_structure_of_the_crystal():

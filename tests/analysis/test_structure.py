@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.geometry.rdf import get_rdf
 
+from msmlff.analysis.curve import Curve
 from msmlff.analysis.pairs import image_radius, min_pair_distance
 from msmlff.analysis.structure import (
     adf,
+    adfs,
     bonds,
     coordination_numbers,
     element_pairs,
@@ -120,6 +122,55 @@ def test_first_minimum_of_a_hot_crystal_parts_its_shells():
     assert counts.mean() == pytest.approx(12, abs=0.1)
 
 
+def molecules(seed: int, spread: float = 0.03) -> Configuration:
+    """64 molecules of hydrogen, bonds of 0.74 Å, their middles on a shaken lattice of 2 Å: a fluid."""
+    rng = np.random.default_rng(seed)
+    middle = 2.0 * np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 3)
+    middle = middle + 0.25 * rng.normal(size=(64, 3))
+    bond = rng.normal(size=(64, 3))
+    bond *= (0.74 + spread * rng.normal(size=(64, 1))) / np.linalg.norm(bond, axis=1, keepdims=True)
+    positions = np.concatenate([middle - 0.5 * bond, middle + 0.5 * bond])
+    return to_frame(Atoms("H128", positions, cell=[8, 8, 8], pbc=True))
+
+
+@pytest.mark.parametrize(("count", "spread"), [(1, 0.03), (3, 0.06), (40, 0.06)])
+def test_first_minimum_ends_the_bond_of_a_molecule(count, spread):
+    frames = [molecules(seed, spread) for seed in range(count)]
+    edge = first_minimum(rdf(frames, 6.0, 200))
+    assert 0.85 < edge < 1.1
+    assert np.concatenate(coordination_numbers(frames, edge)).mean() == pytest.approx(1.0, abs=0.1)
+
+
+def liquid(seed: int, count: int, bins: int) -> tuple[Curve, np.ndarray]:
+    """g of a simple liquid (peaks at 2.8, 5.2 Å), counted with Poisson noise in ``count`` frames of 108 atoms
+    at 0.05 atoms/Å³; and g itself."""
+    rng = np.random.default_rng(seed)
+    edges = np.linspace(0, 6.0, bins + 1)
+    x = 0.5 * (edges[1:] + edges[:-1])
+    g = 1 / (1 + np.exp(-(x - 2.5) / 0.08)) + 1.6 * np.exp(-0.5 * ((x - 2.75) / 0.25) ** 2)
+    g += 0.25 * np.exp(-0.5 * ((x - 5.2) / 0.5) ** 2) - 0.45 * np.exp(-0.5 * ((x - 3.9) / 0.5) ** 2)
+    g = np.maximum(g, 0.0)
+    ideal = 0.5 * 108 * 0.05 * 4 / 3 * np.pi * np.diff(edges**3)
+    each = rng.poisson(g * ideal, size=(count, bins)) / ideal
+    error = each.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.sqrt(each[0] / ideal)
+    return Curve(x, each.mean(axis=0), error), g
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+@pytest.mark.parametrize("bins", [100, 300])
+def test_first_minimum_of_a_liquid_is_not_that_of_its_noise(count, bins):
+    for seed in range(20):
+        g, true = liquid(seed, count, bins)
+        behind = np.flatnonzero(g.x > 3.0)
+        expected = g.x[behind[np.argmin(true[behind])]]
+        assert first_minimum(g) == pytest.approx(expected, abs=0.2 if count == 100 else 0.45)
+
+
+def test_errors_of_the_g_of_one_frame_are_those_of_its_counts():
+    each = np.stack([rdf([gas(seed)], 7.0, 24).y for seed in range(60)])
+    assert rdf([gas(0)], 7.0, 24).error[4:] == pytest.approx(each.std(axis=0)[4:], rel=0.35)
+
+
 def test_coordination_numbers_of_a_pair():
     frame = to_frame(bulk("NaCl", "rocksalt", 5.64, cubic=True))
     (sodium,) = coordination_numbers([frame], 3.0, (11, 17))
@@ -160,6 +211,20 @@ def test_angles_of_a_triple():
     np.testing.assert_allclose(octahedral.y, both.y)  # chlorine's surroundings are the same
     with pytest.raises(InputError, match="two bonds"):
         adf([frame], cutoff=3.0, triple=(11, 11, 11))
+
+
+def test_angles_of_all_triples_make_up_the_total():
+    water = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    alcohol = molecule("CH3OH")
+    frames = [to_frame(alcohol), to_frame(alcohol)]
+    curves, angles = adfs(frames)
+    # at carbon 3 H-C-H and 3 H-C-O, at oxygen C-O-H
+    assert angles == {None: 7, (1, 6, 1): 3, (1, 6, 8): 3, (1, 8, 6): 1}
+    assert list(curves) == list(angles)
+    parts = sum(angles[triple] * curves[triple].y for triple in angles if triple is not None)
+    np.testing.assert_allclose(parts, 7 * curves[None].y)
+    np.testing.assert_allclose(adf(frames, triple=(6, 8, 1)).y, curves[1, 8, 6].y)
+    assert adfs([to_frame(water[:2])]) == ({}, {})
 
 
 def test_molecular_fraction_of_molecules_atoms_and_chains():

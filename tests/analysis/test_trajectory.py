@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.units import fs, kB
 
-from msmlff.analysis.trajectory import from_frames, temperatures
+from msmlff.analysis.trajectory import Trajectory, from_frames, temperatures, unwrapped
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 
@@ -68,3 +68,24 @@ def test_temperature_of_a_maxwell_distribution():
     velocities = rng.normal(size=(atoms, 3)) * np.sqrt(kB * kelvin / 39.948) * fs
     t = from_frames([frame], velocities=[velocities])
     assert temperatures(t)[0] == pytest.approx(kelvin, rel=0.05)
+
+
+@pytest.mark.parametrize("slab", [False, True])
+def test_paths_in_a_cell_that_breathes_are_the_same_wrapped_and_not(slab):
+    """Atoms many cells away do not take part in the lattice's growth there: their own steps remain."""
+    rng = np.random.default_rng(0)
+    count = 300
+    length = 10.0 * (1 + 0.05 * np.sin(0.2 * np.arange(count)))
+    cell = length[:, None, None] * np.array([[1.0, 0, 0], [0.3, 1, 0], [0, -0.2, 1]])
+    scaled = rng.random((8, 3)) + np.cumsum(0.05 * rng.normal(size=(count, 8, 3)) + 0.02, axis=0)
+    periodic = np.array([True, True, not slab])
+    known = Trajectory(np.full(8, 18), scaled @ cell, cell, periodic, 10.0, continuous=True)
+    wrapped = replace(known, positions=(scaled - np.floor(scaled) * periodic) @ cell, continuous=False)
+    ours, theirs = (unwrapped(t) - unwrapped(t)[0] for t in (known, wrapped))
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    if not slab:
+        own = np.cumsum(np.diff(scaled, axis=0) @ cell[1:], axis=0)  # steps times the cell they are made in
+        followed = known.positions[1:] - known.positions[0]
+        assert np.std(ours[1:] - own) < 0.5 * np.std(followed - own)
+    still = replace(known, cell=np.broadcast_to(cell[0], cell.shape))
+    assert unwrapped(still) is still.positions

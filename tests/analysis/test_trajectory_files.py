@@ -1,12 +1,18 @@
 """Trajectories read from files: velocities, times, replicas, and what is wrong with a file."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.data import atomic_masses
 from ase.io import write
-from ase.units import fs
+from ase.units import fs, kB
 
+from msmlff.analysis.dynamics import vdos
+from msmlff.analysis.thermodynamics import density, total_energy
+from msmlff.analysis.trajectory import temperatures
 from msmlff.analysis.trajectory_files import find_trajectory, read_trajectory, replica_of
 from msmlff.errors import InputError
 
@@ -45,6 +51,54 @@ def test_a_column_of_velocities_is_in_angstroms_per_fs(tmp_path):
     assert read_trajectory(tmp_path / "md.extxyz").velocities == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("name", ["md.extxyz", "md.traj", "still.extxyz"])
+def test_masses_of_isotopes(tmp_path, name):
+    """Heavy water at 300 K is that, and as dense as it is, whatever the elements weigh as a rule."""
+    rng = np.random.default_rng(2)
+    frames = []
+    for i in range(100):
+        atoms = Atoms("OHH" * 8, rng.random((24, 3)) * 6, cell=[6] * 3, pbc=True)
+        atoms.set_masses([15.995, 2.014, 2.014] * 8)
+        atoms.set_velocities(rng.normal(size=(24, 3)) * np.sqrt(kB * 300 / atoms.get_masses())[:, None])
+        atoms.info["time_fs"] = 1.0 * i
+        frames.append(atoms)
+    moving = not name.startswith("still")
+    columns = ["symbols", "positions", "masses", *(["momenta"] if moving else [])]
+    write(tmp_path / name, frames, **({} if name.endswith("traj") else {"columns": columns}))
+    t = read_trajectory(tmp_path / name)
+    np.testing.assert_allclose(t.masses, frames[0].get_masses())
+    np.testing.assert_allclose(t[::2].masses, t.masses)
+    assert density(t.frames(), t.masses)[0] == pytest.approx(8 * 20.023 * 1.660539 / 216, rel=1e-5)
+    if not moving:
+        assert t.velocities is None
+        return
+    assert temperatures(t).mean() == pytest.approx(300, abs=10)
+    kinetic = [atoms.get_kinetic_energy() / 24 for atoms in frames]
+    assert total_energy(replace(t, energy=np.zeros(100))) == pytest.approx(kinetic)
+    shares = [vdos(t, element=z) for z in (1, 8)]  # of kinetic energy: 2 and 1 thirds of the atoms
+    areas = [np.trapezoid(s.y, s.x) for s in shares]
+    assert areas[0] / sum(areas) == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_bad_masses(tmp_path):
+    def saved(*weights: list[float] | None) -> str:
+        frames = []
+        for own in weights:
+            atoms = Atoms("OH", [[0, 0, 0], [0.97, 0, 0]], cell=[6] * 3, pbc=True)
+            if own is not None:
+                atoms.arrays["masses"] = np.array(own)
+            frames.append(atoms)
+        write(tmp_path / "md.traj", frames)
+        return tmp_path / "md.traj"
+
+    with pytest.raises(InputError, match="a positive number for each atom"):
+        read_trajectory(saved([16.0, -1.0]))
+    with pytest.raises(InputError, match="frame 1 has other masses"):
+        read_trajectory(saved([16.0, 1.0], [16.0, 2.0]))
+    with pytest.raises(InputError, match="some frames hold masses"):
+        read_trajectory(saved([16.0, 1.0], None))
+
+
 def test_files_without_velocities_have_none(tmp_path):
     write(tmp_path / "md.extxyz", images(momenta=False, times=False))
     t = read_trajectory(tmp_path / "md.extxyz", interval_fs=2.5)
@@ -67,9 +121,13 @@ def hdf5(path, replicas: int = 1) -> None:
 def test_hdf5_of_a_simulation(tmp_path):
     hdf5(tmp_path / "trajectory.h5")
     t = read_trajectory(tmp_path, kept=slice(2, None, 2))  # the folder
+    assert t.masses == pytest.approx(atomic_masses[[11, 17]])
     assert (len(t), t.interval_fs) == (2, 4.0)
     assert t.energy.tolist() == [2, 4]
     hdf5(tmp_path / "several.h5", 3)
+    with h5py.File(tmp_path / "several.h5", "a") as file:
+        file["replica_1"]["masses"] = np.array([22.0, 37.0])
+    assert read_trajectory(tmp_path / "several.h5", replica=1).masses.tolist() == [22.0, 37.0]
     assert read_trajectory(tmp_path / "several.h5", replica=2).positions.min() >= 2
     with pytest.raises(InputError, match=r"replicas 0 to 2, which one is meant: write replica="):
         read_trajectory(tmp_path / "several.h5")
