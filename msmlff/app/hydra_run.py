@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -11,6 +12,7 @@ from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.core.global_hydra import GlobalHydra
 
 from msmlff.app.config import check_overrides, compose_run, config_folder, register_resolvers
+from msmlff.errors import MSMLFFError
 
 
 def run_hydra(
@@ -20,6 +22,7 @@ def run_hydra(
 
     Raises:
         InputError: a command line that the configuration refuses.
+        MSMLFFError: the folder of a single run cannot be made.
     """
     register_resolvers()
     arguments = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))  # argparse wants it in front
@@ -55,6 +58,15 @@ def _run_once(name: str, job: Callable, arguments: list[str]) -> None:
             return config
 
         context.compose_config = composed  # type: ignore[assignment]
+        _make_folder(Path(str(config.hydra.run.dir)))
         run_and_report(lambda: context.run(config_name=name, task_function=job, overrides=overrides))
     finally:
         GlobalHydra.instance().clear()
+
+
+def _make_folder(folder: Path) -> None:
+    """Hydra would answer with a traceback where there is no room, or no right, for the run's folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MSMLFFError(f"the folder hydra.run.dir={folder} cannot be made: {error.strerror}") from None

@@ -41,8 +41,15 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-def prepare(threads: int | None, seed: int) -> None:
-    """Allocator, threads and seeds of this process."""
+def prepare(threads: int | None, seed: int, tf32: bool = True) -> None:
+    """Allocator, threads, seeds and precision of this process.
+
+    Args:
+        threads: of the CPU; None: as they are.
+        seed: of torch and NumPy.
+        tf32: dense products of float32 on a GPU may round their factors to TF32, as training does; False:
+            they may not. No effect on the CPU.
+    """
     import torch
 
     keep_freed_memory()
@@ -50,7 +57,7 @@ def prepare(threads: int | None, seed: int) -> None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (the global state that libraries draw from)
-    torch.set_float32_matmul_precision("high")  # TF32 for dense products on GPUs; no effect on the CPU
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
 
 
 def limit_threads(threads: int | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from msmlff.app.config import check_values
-from msmlff.app.folder import CONFIG, OTHER, TakenFolderError
+from msmlff.app.folder import CONFIG
 from msmlff.app.guard import Job, note_exit, run_guarded
-from msmlff.app.record import RECORD, Record, now, read_record
+from msmlff.app.record import Record, now, read_record
 from msmlff.app.runtime import (
     PeakMemory,
     command_line,
@@ -27,6 +28,16 @@ from msmlff.app.runtime import (
     prepare,
     shown_path,
     versions,
+)
+from msmlff.app.simulate_folder import (
+    LINE,
+    PATTERNS,
+    claim,
+    is_mine,
+    locked,
+    resume_line,
+    save_config,
+    saved,
 )
 from msmlff.app.simulate_setup import Setup, prepare_simulation
 from msmlff.app.simulate_show import RunProgress, origins, show_files, show_summary, summary
@@ -39,28 +50,21 @@ from msmlff.models.backend import choose_backend
 from msmlff.nn.ops import check_backend, set_backend
 from msmlff.simulation import NPT, MolecularDynamics
 from msmlff.simulation.chunks import sample_of
-from msmlff.simulation.files import NO_ROOM, OutputError, write_whole
+from msmlff.simulation.files import NO_ROOM, OutputError, explained
 from msmlff.simulation.output import THERMO, Output
 from msmlff.simulation.restart import RESTART, Restart, load_restart
 from msmlff.simulation.thermo import read_thermo
-from msmlff.simulation.trajectory import CHUNKS, INDEX
 
-PICTURE = "thermo.png"
-LINE = "msmlff simulate"
 HEAT = (
     ". A strained start can be relaxed first (msmlff relax); where such heat is meant, raise "
     "limits.max_temperature"
 )
-PATTERNS = (
-    "trajectory*.extxyz",
-    INDEX,
-    f"{CHUNKS}/*.h5",
-    THERMO,
-    RESTART,
-    "failed_*.extxyz",
-    PICTURE,
-    CONFIG,
+CELL = (
+    ". Look at ensemble.pressure (GPa), ensemble.compressibility and ensemble.barostat_time; where such a "
+    "change is meant, raise limits.volume"
 )
+ADVICE = {"temperature": HEAT, "volume": CELL}
+UNWRITABLE = (*NO_ROOM, errno.EACCES, errno.EROFS)
 
 
 class Interrupted(MSMLFFError):  # noqa: N818 (not an error: the run was told to stop)
@@ -75,7 +79,17 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, DictConfig)
     line = command_line("simulate", hydra.overrides.task)
     sweep = hydra.mode == RunMode.MULTIRUN
-    return _guarded(Job(folder, line, keep_going=sweep, ending=_ending(folder)), plain, None)
+    job = Job(folder, line, keep_going=sweep, ending=_ending(folder))
+
+    def start(console: Console) -> None:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            claim(folder)
+            save_config(plain, folder)
+            run(plain, job, console)
+
+    return _guarded(start, job)
 
 
 def resume_job(folder: Path, steps: int | None) -> dict[str, Any]:
@@ -86,55 +100,59 @@ def resume_job(folder: Path, steps: int | None) -> dict[str, Any]:
         steps: a new total of steps; None: that of its configuration.
 
     Raises:
-        InputError: no simulation there, nothing left to do, or nothing that could be continued.
+        InputError: no simulation there, one that another process is at, nothing left to do, or nothing that
+            could be continued.
     """
     folder = folder.resolve()
-    if not (folder / CONFIG).is_file() or not _is_mine(folder):
+    if not (folder / CONFIG).is_file() or not is_mine(folder):
         raise InputError(f"resume={folder}: no simulation there; give the folder of one")
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
-    restart = load_restart(folder / RESTART)
-    if not restart.state["index"].numel():
-        raise InputError(
-            f"resume={folder}: all replicas of that simulation have failed; "
-            f"{next(iter(restart.failures.values())).message()}"
-        )
-    if steps is not None:
-        config.steps = steps
-    if restart.step >= config.steps:
-        raise InputError(
-            f"resume={folder}: that simulation has done all of its {restart.step} steps; to go on, write "
-            f"resume={shown_path(folder)} steps={2 * restart.step} (the new total)"
-        )
-    line = str(read_record(folder).get("command", LINE))
-    return _guarded(Job(folder, line, ending=_ending(folder)), config, restart)
+    with locked(folder):
+        config = OmegaConf.load(folder / CONFIG)
+        assert isinstance(config, DictConfig)
+        restart = load_restart(folder / RESTART)
+        if not restart.state["index"].numel():
+            raise InputError(
+                f"resume={folder}: all replicas of that simulation have failed; "
+                f"{next(iter(restart.failures.values())).message()}"
+            )
+        if steps is not None:
+            config.steps = steps
+        if restart.step >= config.steps:
+            raise InputError(
+                f"resume={folder}: that simulation has done all of its {restart.step} steps; to go on, write "
+                f"resume={shown_path(folder)} steps={2 * restart.step} (the new total)"
+            )
+        line = str(read_record(folder).get("command", LINE))
+        job = Job(folder, line, ending=_ending(folder))
+        return _guarded(lambda console: run(config, job, console, restart), job)
 
 
-def _guarded(job: Job, config: DictConfig, restart: Restart | None) -> dict[str, Any]:
+def _guarded(work: Callable[[Console], None], job: Job) -> dict[str, Any]:
     try:
-        return run_guarded(lambda console: run(config, job, console, restart), job)
+        return run_guarded(work, job)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in UNWRITABLE:
             raise
-        note_exit("failed")  # the message is out; there was no room to put it into the record
+        note_exit("failed")  # the message is out; it could not be put into the record
         return {"status": "failed"}
 
 
 def _ending(folder: Path) -> Any:
     def ending(error: BaseException) -> tuple[str, str] | None:
-        resume = f"msmlff simulate resume={shown_path(folder)}"
         if isinstance(error, Interrupted):
-            return "interrupted", f"{error}. Continue with: {resume}"
+            return "interrupted", f"{error}. Continue with: {resume_line(folder)}"
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted", f"stopped at once by Ctrl-C. {saved(folder)}"
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return "failed", f"{error}\nOut of memory: simulate fewer replicas at a time, or a smaller system"
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            error = OutputError(f"{error.filename or folder} cannot be written: there is no room left for it")
+            advice = "Out of memory: simulate fewer replicas at a time, or a smaller system"
+            return "failed", f"{error}\n{advice}. {saved(folder)}".lstrip()
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            room = error.errno in NO_ROOM
+            why = " cannot be written: there is no room left for it" if room else f": {error.strerror}"
+            error = OutputError(f"{error.filename or folder}{why}")
         if isinstance(error, OutputError):
-            if not (folder / RESTART).is_file():
-                return "failed", f"{error}. Nothing was saved before; make room and start again"
-            step = load_restart(folder / RESTART).step
-            text = f"{error}. All up to step {step} is saved; make room, then continue with: {resume}"
-            return "failed", text
+            first = "make room" if "no room" in str(error) else "mend that"
+            return "failed", f"{error}. {saved(folder, first)}"
         return None
 
     return ending
@@ -156,21 +174,17 @@ def run(config: DictConfig, job: Job, console: Console, restart: Restart | None 
         OutputError: a file could not be written.
     """
     folder = job.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if restart is None:
-        claim(folder)
-        _save_config(config, folder)
     facts = {"command": job.command, "git_revision": git_revision(), "versions": versions()}
     record = Record(folder, facts)
     check_values(config)
-    prepare(config.threads, config.seed)
+    prepare(config.threads, config.seed, tf32=False)  # the calculator's numbers, on a GPU as well
     setup = prepare_simulation(config, None if restart is None else restart.starts)
     if restart is not None and restart.facts["models"] != setup.hashes:
         raise InputError(
             f"models={config.models}: the file changed since {shown_path(folder)} was saved: "
             "put it back, or start a new simulation"
         )
-    _save_config(config, folder)
+    save_config(config, folder)
     memory = PeakMemory(setup.forces.device.type)
     backend = _backend(config, setup, record.content.get("backend"))
     record.update(**_facts(setup), **backend, device=device_name(setup.forces.device.type))
@@ -181,13 +195,6 @@ def run(config: DictConfig, job: Job, console: Console, restart: Restart | None 
     finally:
         set_backend(None)
         record.update(peak_memory_mb=memory.mb())
-
-
-def _save_config(config: DictConfig, folder: Path) -> None:
-    """Write config.yaml where it says something else; a resumed simulation may have a new total of steps."""
-    path, content = folder / CONFIG, OmegaConf.to_yaml(config).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        write_whole(path, content)
 
 
 def _simulate(setup: Setup, folder: Path, record: Record, console: Console, restart: Restart | None) -> None:
@@ -205,15 +212,23 @@ def _simulate(setup: Setup, folder: Path, record: Record, console: Console, rest
     else:
         md.hooks = list(output.hooks)
         md.call_hooks()
+        output.save(md)  # from now on there is something to go on from
         progress = RunProgress(console, output, setup.spec.steps, origins(output.latest))
         md.hooks.append(progress)
     with _signals() as signals:
-        md.hooks.append(_Stop(signals))
+        last = _Stop(signals, md.step)
+        md.hooks.append(last)
         progress.start(md.step)
         if restart is None:
             progress.print_row(md)
         try:
             md.run(setup.spec.steps - md.step)
+        except BaseException as error:
+            if md.step == last.done:  # else the files may have half of that step
+                with suppress(Exception):
+                    output.save(md)
+            error.add_note(saved(folder))
+            raise
         finally:
             progress.stop()
         output.save(md)
@@ -229,8 +244,8 @@ def _finish(md: MolecularDynamics, setup: Setup, folder: Path, record: Record, c
     """The frames that failed, in files and in the record."""
     for k, failure in md.failures.items():
         info = {"step": failure.step, "time_fs": failure.time_fs, "reason": failure.reason}
-        frame = replace(failure.frame, info=info | {"atoms": list(failure.atoms[:16])})
-        write_frames(folder / f"failed_{k}.extxyz", [frame])
+        atoms = {"atoms": list(failure.atoms[:16])} if failure.atoms else {}
+        write_frames(folder / f"failed_{k}.extxyz", [replace(failure.frame, info=info | atoms)])
     record.update(
         steps_done=md.step, time_fs=md.time_fs, failures=[f.message() for f in md.failures.values()]
     )
@@ -249,16 +264,17 @@ def _conclude(
     if thermo:
         found = summary(thermo, atoms)
         record.update(summary=found, **{k: float(f"{v:.4g}") for k, v in speed.items()})
-        if setup.spec.picture:
-            from msmlff.app.simulate_figure import save_thermo_figure  # matplotlib
+        if setup.spec.picture or setup.spec.report_run is not None:
+            from msmlff.app.simulate_page import save_pictures  # matplotlib, plotly
 
-            save_thermo_figure(thermo, atoms, setup.spec.bath(), folder / PICTURE, _title(setup))
+            save_pictures(md, setup, folder, thermo, record.content, _title(setup))
         show_summary(found, speed, console, ramp=setup.ramps)
     names = sorted({path.relative_to(folder).parts[0] for p in PATTERNS for path in folder.glob(p)})
     show_files(folder, names, console)
     messages = [failure.message() for failure in md.failures.values()]
-    if any(failure.reason == "temperature" for failure in md.failures.values()):
-        messages[-1] += HEAT
+    reasons = {failure.reason for failure in md.failures.values()}
+    if messages:
+        messages[-1] += "".join(ADVICE[reason] for reason in ADVICE if reason in reasons)
     if not md.alive:
         frame = f"failed_{next(iter(md.failures))}.extxyz"
         kept = f"what came before is in {shown_path(folder)}, the frame in {frame}"
@@ -268,45 +284,6 @@ def _conclude(
     for text in messages:
         console.print(f"[yellow]failed:[/] {text}", highlight=False, soft_wrap=True)
     record.update(status="finished", finished=now())
-
-
-def claim(folder: Path) -> None:
-    """Take away what a simulation that came to nothing left.
-
-    Raises:
-        TakenFolderError: a simulation that is finished or can be continued, or somebody else's files, are
-            there; nothing was changed.
-    """
-    shown = shown_path(folder)
-    found = [path for pattern in (*PATTERNS, RECORD) for path in sorted(folder.glob(pattern))]
-    if not found:
-        return
-    if not _is_mine(folder):
-        raise TakenFolderError(f"{shown} is no folder of simulate and has {found[0].name}: {OTHER}")
-    status = None
-    with suppress(InputError):  # damaged: what it was, the restart file says
-        status = read_record(folder).get("status")
-    if status == "finished":
-        raise TakenFolderError(f"{shown} holds a finished simulation: {OTHER}, or delete this one")
-    if (folder / RESTART).exists():
-        state = status or f"its {RECORD} is absent or damaged"
-        raise TakenFolderError(
-            f"{shown} holds an unfinished simulation ({state}): continue it with resume={shown}, or "
-            f"delete it, or {OTHER}"
-        )
-    for path in found:
-        path.unlink()
-
-
-def _is_mine(folder: Path) -> bool:
-    """Whether the folder is a simulation's: by its record, or, should that be gone, by what can go on."""
-    if (folder / CONFIG).is_file() and (folder / RESTART).is_file():
-        return True
-    try:
-        record = read_record(folder)
-    except InputError:
-        return False
-    return str(record.get("command", "")).startswith(LINE)
 
 
 def _backend(config: DictConfig, setup: Setup, earlier: str | None) -> dict[str, Any]:
@@ -355,14 +332,19 @@ def _title(setup: Setup) -> str:
 
 
 class _Stop:
-    """A hook that stops the run after the step in which a signal came."""
+    """The last hook; it stops the run after the step in which a signal came.
+
+    Attributes:
+        done: the last step of which all hooks have been called.
+    """
 
     every, stress = 1, False
 
-    def __init__(self, caught: list[int]) -> None:
-        self.caught = caught
+    def __init__(self, caught: list[int], done: int) -> None:
+        self.caught, self.done = caught, done
 
     def __call__(self, md: MolecularDynamics) -> None:
+        self.done = md.step
         if self.caught:
             md.stop(f"stopped by {signal.Signals(self.caught[0]).name}")
 

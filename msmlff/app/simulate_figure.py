@@ -11,6 +11,8 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from msmlff.analysis.simulation_page import thermo_panels
+
 # Figure and canvas without pyplot: half its import time, and no state that outlives the picture.
 INK, GREY = "#1F2933", "#9AA5B1"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8E5EA2", "#B08900", "#00838F", "#C2185B", "#5D4037")
@@ -45,7 +47,7 @@ def save_thermo_figure(
         path: of the picture; it appears whole or not at all.
         title: above it.
     """
-    panels = _panels(thermo, atoms)
+    panels = thermo_panels(thermo, atoms)
     rows = (len(panels) + 1) // 2
     with rc_context(_STYLE):
         figure = Figure(figsize=(9.0, 0.4 + 2.3 * rows), dpi=150, layout="constrained")
@@ -71,29 +73,6 @@ def save_thermo_figure(
         temporary = path.with_name(f".{path.name}")
         figure.savefig(temporary, format="png")
     temporary.replace(path)
-
-
-def _panels(
-    thermo: dict[int, dict[str, np.ndarray]], atoms: Sequence[int]
-) -> list[tuple[str, dict[int, np.ndarray]]]:
-    """Label and a line a replica for each quantity that is defined."""
-    found = [
-        ("temperature (K)", {k: c["temperature_K"] for k, c in thermo.items()}),
-        ("potential energy (meV/atom)", {k: _change(c["potential_eV"], atoms[k]) for k, c in thermo.items()}),
-        ("pressure (GPa)", {k: c["pressure_GPa"] for k, c in thermo.items()}),
-        (
-            "conserved quantity (meV/atom)",
-            {k: _change(c["conserved_eV"], atoms[k]) for k, c in thermo.items()},
-        ),
-        ("density (g/cm³)", {k: c["density_g_cm3"] for k, c in thermo.items() if np.ptp(c["volume_A3"]) > 0}),
-        ("force deviation (eV/Å)", {k: c["deviation_eV_A"] for k, c in thermo.items()}),
-    ]
-    return [(name, lines) for name, lines in found if any(np.isfinite(v).any() for v in lines.values())]
-
-
-def _change(energy: np.ndarray, atoms: int) -> np.ndarray:
-    """meV/atom since the start."""
-    return 1e3 * (energy - energy[0]) / atoms
 
 
 def _thinned(time: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from msmlff.app.config import build, typed
+from msmlff.app.record import RECORD
 from msmlff.app.runtime import pick_device
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.configuration import Configuration
 from msmlff.data.formats import LabelKeys, read_frames
-from msmlff.data.model_path import model_file
+from msmlff.data.model_path import MODEL, model_file
 from msmlff.data.neighbors import is_flat
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
@@ -47,6 +50,7 @@ class SimulationSpec:
     remove_drift: bool
     skin: float
     picture: bool
+    report_run: str | None = None
     temperature_end: float | list[float] | None = None
     ramp_steps: int | None = None
     memory_gib: float | None = None
@@ -72,6 +76,13 @@ class SimulationSpec:
                 raise InputError(f"{key}={getattr(spec, key)}: write a whole number >= 1")
         if spec.memory_gib is not None and not spec.memory_gib > 0:
             raise InputError(f"memory_gib={spec.memory_gib}: write a positive number of GiB, or null")
+        for key, unit in (("timestep", "fs"), ("skin", "Å")):
+            if not 0 < getattr(spec, key) < math.inf:
+                raise InputError(f"{key}={getattr(spec, key):g}: write a positive number of {unit}")
+        if spec.report_run is not None and not (Path(spec.report_run) / RECORD).is_file():
+            raise InputError(
+                f"report_run={spec.report_run}: no run there; write the folder of a training run, or null"
+            )
         if min(spec.repeat) < 1:
             raise InputError(f"repeat={list(spec.repeat)}: write three whole numbers >= 1, as [2, 2, 2]")
         return spec
@@ -160,7 +171,7 @@ def prepare_simulation(config: DictConfig, starts: list[Configuration] | None = 
         starts = read_starts(spec)
         cutoff = max(model.cutoff for model in models)
         for frame in {id(start): start for start in starts}.values():  # replicas of a frame are one object
-            check_start(frame, models[0].atomic_numbers, cutoff + spec.skin, limits.min_distance)
+            check_start(frame, models[0].atomic_numbers, cutoff, spec.skin, limits.min_distance)
     return Setup(spec, ensemble, settings, output, models, [file_sha256(p) for p in paths], starts)
 
 
@@ -174,6 +185,8 @@ def model_files(given: Any) -> list[Path]:
     names: list[Any] = content if isinstance(content, list) else [content]
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"model={content}: write a run folder or a model file, or models=[A,B] for several")
+    for name in names:
+        _refuse_checkpoint(Path(name))
     files = [model_file(name, "model") for name in names]
     hashes = [file_sha256(path) for path in files]
     for i, value in enumerate(hashes):
@@ -185,11 +198,21 @@ def model_files(given: Any) -> list[Path]:
     return files
 
 
+def _refuse_checkpoint(path: Path) -> None:
+    run = path.parent.parent
+    if path.suffix == ".ckpt" and path.is_file() and (run / RECORD).is_file():
+        raise InputError(
+            f"model={path} is a checkpoint to resume training from; the model of that run is {run / MODEL}: "
+            f"write model={run}"
+        )
+
+
 def read_starts(spec: SimulationSpec) -> list[Configuration]:
     """A configuration a replica: the chosen frames, repeated, ``replicas`` times each.
 
     Raises:
-        InputError: no such file or frame, or a repetition along a direction that is not periodic.
+        InputError: no such file or frame, a constraint in a frame, or a repetition along a direction that is
+            not periodic.
     """
     path = Path(spec.system)
     if not path.is_file():
@@ -200,7 +223,47 @@ def read_starts(spec: SimulationSpec) -> list[Configuration]:
     for i in chosen:
         if not -len(frames) <= i < len(frames):
             raise InputError(f"index={i}: {path} has frames 0 to {len(frames) - 1}")
+    refuse_constraints(path, chosen)
     return [start for i in chosen for start in [repeated(frames[i], spec.repeat)] * spec.replicas]
+
+
+def refuse_constraints(path: Path, chosen: Iterable[int]) -> None:
+    """Every atom moves here; a file that holds some of them means another run.
+
+    Args:
+        path: of frames that could be read.
+        chosen: the frames that count.
+
+    Raises:
+        InputError: one of them has constraints as ASE reads them: move_mask, selective dynamics and the like.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".xyz", ".extxyz")):
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as stream:
+            if not any("move_mask" in line for line in stream):
+                return  # the usual case, without ASE's slow reader
+    elif name.endswith(".data") or name.startswith("input.data"):
+        return  # RuNNer's have none
+    from ase.io import read  # half a second
+
+    try:
+        images: Any = read(path, index=":")
+    except Exception:  # read_frames could read it: constraints are what ASE's own formats have
+        return
+    for i in chosen:
+        kinds = {type(c).__name__ for c in images[i].constraints if _holds(c)}
+        if kinds:
+            raise InputError(
+                f"{path}:{i} holds atoms ({', '.join(sorted(kinds))}: a move_mask, selective dynamics or "
+                "another constraint), but simulate moves all: take the constraint out if that is meant (ase "
+                f"convert -e 'atoms.set_constraint()' {path.name} free.extxyz), or run ASE's dynamics with "
+                "MSMLFFCalculator"
+            )
+
+
+def _holds(constraint: Any) -> bool:
+    """Whether it holds anything: ASE makes those of a mask for every atom."""
+    return len(getattr(constraint, "index", [0])) > 0 and bool(np.any(getattr(constraint, "mask", True)))
 
 
 def _listed(index: Any) -> list[int]:
@@ -229,19 +292,21 @@ def repeated(frame: Configuration, times: Sequence[int]) -> Configuration:
 
 
 def check_start(
-    frame: Configuration, atomic_numbers: Sequence[int], reach: float, min_distance: float
+    frame: Configuration, atomic_numbers: Sequence[int], cutoff: float, skin: float, min_distance: float
 ) -> None:
     """Whether a model can start from a frame.
 
     Args:
         frame: the configuration.
         atomic_numbers: the elements the model knows.
-        reach: Å, up to which neighbours will be searched.
+        cutoff: Å, of the model.
+        skin: Å, beyond it, up to which neighbours will be searched.
         min_distance: Å, closer atoms overlap.
 
     Raises:
         InputError: elements the model never saw, positions or a cell that are not finite, a cell too small to
-            be one in Å, a periodic direction without a lattice vector, overlapping atoms.
+            be one in Å, a skin with too many neighbours, a periodic direction without a lattice vector,
+            overlapping atoms.
     """
     unknown = sorted(set(frame.numbers.tolist()) - set(atomic_numbers))
     if unknown:
@@ -252,12 +317,18 @@ def check_start(
         )
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
         raise InputError(f"{frame.source}: positions or cell hold NaN or infinite values")
-    measured = bool(np.all(frame.pbc)) and not is_flat(frame.cell, frame.pbc)
-    if measured and len(frame) * 4.2 * reach**3 > MOST_NEIGHBORS * frame.volume:
-        raise InputError(
-            f"{frame.source}: {len(frame)} atoms in a cell of {frame.volume:.3g} Å³ would have more than "
-            f"{MOST_NEIGHBORS} neighbours each within {reach:g} Å; is the cell written in Å?"
-        )
+    if bool(np.all(frame.pbc)) and not is_flat(frame.cell, frame.pbc):
+        most = (MOST_NEIGHBORS * frame.volume / (4.2 * len(frame))) ** (1 / 3)
+        crowd = f"{len(frame)} atoms in a cell of {frame.volume:.3g} Å³ would have more than {MOST_NEIGHBORS}"
+        if cutoff > most:
+            raise InputError(
+                f"{frame.source}: {crowd} neighbours each within {cutoff:g} Å; is the cell written in Å?"
+            )
+        if cutoff + skin > most:
+            raise InputError(
+                f"skin={skin:g}: {crowd} neighbours each within {cutoff + skin:g} Å ({frame.source}); write "
+                "less, as 0.5"
+            )
     try:
         distance, atoms = closest_pair(frame, max(min_distance, 1e-3))
     except InputError as error:

@@ -14,6 +14,7 @@ from msmlff.data.neighbors_device import neighbor_list_for
 from msmlff.simulation.system import System
 
 RUNAWAY = 100.0  # Å that no atom moves between two searches
+COLLAPSE = 2.0  # no cell shrinks in a step by so much more than a list bears
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class ReplicaEdges:
         cutoff: Å.
         skin: Å, > 0.
         min_distance: Å; ``shortest`` sees every pair closer than this.
+
+    Attributes:
+        searches: how often a list was searched.
+        lost: [replicas] bool, at the last ``at``: a cell that is not finite or collapsed. Its edges are not
+            to be trusted: the replica has failed.
     """
 
     def __init__(self, cutoff: float, skin: float, min_distance: float) -> None:
@@ -58,6 +64,7 @@ class ReplicaEdges:
         if self.edges is None:
             self._lists: list[Neighbors | None] = [None] * len(system)
             self._origin, self._origin_cell = system.positions.clone(), system.cell.clone()
+            self.lost = torch.zeros(len(system), dtype=torch.bool, device=system.frame.device)
             self._search(system, range(len(system)))
         else:
             stale = self._stale(system)
@@ -66,6 +73,7 @@ class ReplicaEdges:
                 moved = stale[system.frame]
                 self._origin[moved] = system.positions[moved]
                 self._origin_cell[rows] = system.cell[rows]
+                self.edges = None  # should the search break off, the next one begins anew
                 self._search(system, rows.tolist())
         assert self.edges is not None
         return self.edges
@@ -114,18 +122,25 @@ class ReplicaEdges:
         return torch.linalg.vector_norm(vector, dim=1)
 
     def _stale(self, system: System) -> Tensor:
-        """[replicas] bool."""
-        origin, factor = self._origin, 1.0
+        """[replicas] bool; also says which replicas are ``lost``."""
+        origin = self._origin
+        factor = torch.ones(len(system), dtype=origin.dtype, device=origin.device)
+        self.lost = torch.zeros_like(factor, dtype=torch.bool)
         if not torch.equal(system.cell, self._origin_cell):
-            strain = torch.linalg.lstsq(self._origin_cell, system.cell).solution
+            finite = torch.isfinite(system.cell).all(dim=2).all(dim=1)
+            cell = system.cell.where(finite.view(-1, 1, 1), self._origin_cell)
+            strain = torch.linalg.lstsq(self._origin_cell, cell).solution
             strain = strain.where(system.volume_known.view(-1, 1, 1), torch.eye(3).to(strain))
             origin = (origin.unsqueeze(1) @ strain[system.frame]).squeeze(1)
-            factor = torch.linalg.matrix_norm(torch.linalg.inv(strain), 2).clamp(min=1.0)
+            factor = (1.0 / torch.linalg.svdvals(strain)[:, -1]).clamp(min=1.0)  # of the inverse strain
+            self.lost = ~finite | (factor * self.cutoff > COLLAPSE * (self.cutoff + self.skin))
         square = (system.positions - origin).square().sum(dim=1)
         most = torch.zeros(len(system), dtype=square.dtype, device=square.device)
         moved = most.scatter_reduce(0, system.frame, square, "amax").sqrt()
-        # a replica that flies apart is not searched again: the judgement after the step takes it out
-        return (factor * (self.cutoff + 2.0 * moved) > self.cutoff + self.skin) & (moved < RUNAWAY)
+        # a replica that flies apart, or whose cell collapsed, is not searched again: the judgement after the
+        # step takes it out
+        late = factor * (self.cutoff + 2.0 * moved) > self.cutoff + self.skin
+        return late & (moved < RUNAWAY) & ~self.lost
 
     def _search(self, system: System, rows: Sequence[int]) -> None:
         positions, cells = system.by_replica(self._origin), self._origin_cell.cpu()

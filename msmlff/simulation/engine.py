@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 from msmlff.simulation.drift import degrees_of_freedom, free_rotors, remove_rotation, remove_translation
 from msmlff.simulation.edges import ReplicaEdges
-from msmlff.simulation.ensembles import Ensemble, bath_temperature
+from msmlff.simulation.ensembles import NPT, Ensemble, bath_temperature
 from msmlff.simulation.failure import Failure, Limits, closest_pair, hottest_atom, most_changed_bond
 from msmlff.simulation.forces import Evaluation, ForceProvider
 from msmlff.simulation.noise import VELOCITIES, generator
@@ -58,7 +58,7 @@ class MDSettings:
 
     def __post_init__(self) -> None:
         for key, unit in (("timestep_fs", "fs"), ("skin", "Å")):
-            if not getattr(self, key) > 0:
+            if not 0 < getattr(self, key) < np.inf:
                 raise InputError(f"{key}={getattr(self, key)}: write a positive number of {unit}")
 
 
@@ -127,6 +127,7 @@ class MolecularDynamics:
         self.failures: dict[int, Failure] = {}
         self.step, self.stopped = 0, ""
         self.system = System.build(frames, forces.device)
+        self._volume = self.system.volume
         self._species = self._species_of(frames)
         self.edges = ReplicaEdges(forces.cutoff, self.settings.skin, self.settings.limits.min_distance)
         temperature = bath_temperature(self.settings.temperature, len(frames), forces.device)
@@ -154,19 +155,16 @@ class MolecularDynamics:
         return list(self.system.index.tolist())
 
     def run(self, steps: int) -> None:
-        """Advance all living replicas; returns early when none is left or a hook stops the run."""
+        """Advance all living replicas; returns early when none is left or a hook stops the run.
+
+        Should something be raised in the middle of a step, as where memory ends, all is as it was before that
+        step; ``step`` has its number once hooks are called.
+        """
         for _ in range(steps):
             if len(self.system) == 0 or self.stopped:
                 return
-            self.step += 1
-            if self._ramp is not None:
-                self._ramp.move(self.integrator, self.system, self.step)
-            due = [hook for hook in self.hooks if self.step % hook.every == 0]
-            stress = self.integrator.barostat.needs_stress or any(hook.stress for hook in due)
-            evaluate = partial(self._evaluate, stress)
-            self.evaluation = self.integrator.advance(self.system, self.evaluation, self.step, evaluate)
-            if self._removes_drift and self.step % DRIFT_EVERY == 0:
-                self._remove_drift()
+            due = [hook for hook in self.hooks if (self.step + 1) % hook.every == 0]
+            self._advance(self.integrator.barostat.needs_stress or any(hook.stress for hook in due))
             self._judge()
             for hook in due:
                 if len(self.system):
@@ -295,6 +293,26 @@ class MolecularDynamics:
     def _species_of(self, frames: Sequence[Configuration]) -> Tensor:
         return torch.from_numpy(species_of(frames, self.forces.atomic_numbers)).to(self.forces.device)
 
+    def _advance(self, stress: bool) -> None:
+        """A step of all living replicas, not yet judged."""
+        # tensors are replaced, not written to: these are the ones of before
+        before = replace(self.system), self.evaluation, self.integrator.state()
+        self.step += 1
+        try:
+            if self._ramp is not None:
+                self._ramp.move(self.integrator, self.system, self.step)
+            evaluate = partial(self._evaluate, stress)
+            self.evaluation = self.integrator.advance(self.system, self.evaluation, self.step, evaluate)
+            if self._removes_drift and self.step % DRIFT_EVERY == 0:
+                self._remove_drift()
+        except BaseException:
+            self.step -= 1
+            self.system, self.evaluation, state = before
+            self.integrator.restore(state)
+            if self._ramp is not None:
+                self._ramp.restore(self.integrator, self.step)
+            raise
+
     def _evaluate(self, stress: bool) -> Evaluation:
         """Energies and forces at the present positions."""
         edges, system = self.edges.at(self.system), self.system
@@ -320,8 +338,9 @@ class MolecularDynamics:
             bath = self.integrator.thermostat.temperature
             self._hottest = torch.maximum(self._hottest, self._ratio * bath)
         forces = system.total(self.evaluation.forces.abs().sum(dim=1)) + self.evaluation.energy
-        finite = torch.isfinite(forces)
+        finite = torch.isfinite(forces + system.cell.sum(dim=(1, 2)))
         checks = [
+            *self._volume_checks(),
             ("not finite", ~finite, torch.full_like(temperature, torch.nan)),
             ("pair distance", shortest < self.settings.limits.min_distance, shortest),
             ("temperature", ~(temperature <= self._hottest), temperature),
@@ -339,6 +358,16 @@ class MolecularDynamics:
             self.fail(first, reason, values[number])
             left = ~first
             bad, values = bad[:, left], values[:, left]
+
+    def _volume_checks(self) -> list[tuple[str, Tensor, Tensor]]:
+        """First of all: a cell that left its limits is why the rest did."""
+        if not isinstance(self.ensemble, NPT):
+            return []
+        factor, share = self.settings.limits.volume, self.system.volume / self._volume
+        bad = self.edges.lost
+        if factor is not None:
+            bad = bad | (share > factor) | (share < 1.0 / factor)
+        return [("volume", bad & torch.isfinite(share), share)]
 
     def _culprits(
         self, row: int, reason: str, frame: Configuration, velocities: np.ndarray
@@ -365,5 +394,6 @@ class MolecularDynamics:
         self.system = before.keep(rows)
         self.integrator.keep(rows)
         self._hottest, self._ratio = self._hottest[rows], self._ratio[rows]
+        self._volume = self._volume[rows]
         if rows:
             self._species = self._species_of(self.system.frames)

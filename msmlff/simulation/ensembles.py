@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,9 @@ class NPT(NVT):
             raise InputError(f"ensemble.cell={self.cell}: write {', '.join(COUPLINGS)}")
         _check_positive("barostat_time", self.barostat_time, "fs")
         _check_positive("compressibility", self.compressibility, "1/GPa")
+        for key, value in (("pressure", self.pressure), ("pressure_end", self.pressure_end)):
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"ensemble.{key}={value}: write a number of GPa")
 
     def integrator(self, system: System, bath: Bath) -> Integrator:
         coupling = Coupling(self.pressure, self.barostat_time, self.compressibility, self.cell)
@@ -184,9 +188,11 @@ def bath_temperature(
         raise InputError(f"{key} has {len(values)} values for {replicas} replicas: write one, or one each")
     if not all(t >= 0 for t in values):
         raise InputError(f"{key}={given}: write K, not below 0")
+    if math.inf in values:
+        raise InputError(f"{key}={given}: write a finite number of K")
     return torch.tensor(values * (replicas // len(values)), dtype=torch.float64, device=device)
 
 
 def _check_positive(key: str, value: float, unit: str) -> None:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise InputError(f"ensemble.{key}={value}: write a positive number of {unit}")

@@ -27,19 +27,24 @@ class Limits:
         min_distance: Å, a closer pair is a failure.
         max_temperature: K, kinetic; None: 5 times the bath's, or more for few atoms (``temperature``).
         max_deviation: eV/Å, of the forces of a committee on any atom; None: no limit.
+        volume: a factor > 1: a cell larger than this times the one at the start, or smaller than it divided
+            by this, is a failure; None: no limit.
     """
 
     min_distance: float = 0.4
     max_temperature: float | None = None
     max_deviation: float | None = None
+    volume: float | None = 4.0
 
     def __post_init__(self) -> None:
-        if not self.min_distance >= 0:
+        if not 0 <= self.min_distance < np.inf:
             raise InputError(f"limits.min_distance={self.min_distance}: write Å, not below 0")
         for key in ("max_temperature", "max_deviation"):
             value = getattr(self, key)
             if value is not None and not value > 0:
                 raise InputError(f"limits.{key}={value}: write a positive number, or null")
+        if self.volume is not None and not self.volume > 1:
+            raise InputError(f"limits.volume={self.volume}: write a factor above 1, or null")
 
     def temperature(self, bath: float, dof: float) -> float:
         """K, the kinetic temperature above which a replica has failed.
@@ -87,9 +92,10 @@ class Failure:
     Attributes:
         replica: its number among the frames given.
         step, time_fs: when.
-        reason: "not finite", "pair distance", "temperature" or "committee deviation".
-        value: the offending distance (Å), temperature (K) or deviation (eV/Å); NaN for "not finite".
-        atoms: those it happened to.
+        reason: "not finite", "volume", "pair distance", "temperature" or "committee deviation".
+        value: the offending volume (over that at the start), distance (Å), temperature (K) or deviation
+            (eV/Å); NaN for "not finite".
+        atoms: those it happened to; none for "volume".
         bond: the bond that changed most, relative to the start; None where there are none.
         frame: the configuration.
     """
@@ -105,11 +111,17 @@ class Failure:
 
     def message(self) -> str:
         """What happened, in a line."""
-        units = {"pair distance": "Å", "temperature": "K", "committee deviation": "eV/Å"}
+        units = {
+            "pair distance": "Å",
+            "temperature": "K",
+            "committee deviation": "eV/Å",
+            "volume": "times that at the start",
+        }
         amount = f" {self.value:.4g} {units[self.reason]}" if self.reason in units else ""
+        where = f", {self._names(self.atoms)}" if self.atoms else ""
         text = (
             f"replica {self.replica} left the physical range at step {self.step} ({self.time_fs:g} fs): "
-            f"{self.reason}{amount}, {self._names(self.atoms)}"
+            f"{self.reason}{amount}{where}"
         )
         if self.bond is None:
             return text
@@ -136,7 +148,8 @@ def most_changed_bond(start: Configuration, now: Configuration) -> Bond | None:
     radii = covalent_radii[start.numbers]
     found = neighbor_list(start.positions, start.cell, start.pbc, BOND_FACTOR * 2.0 * float(radii.max()))
     before = np.linalg.norm(edge_vectors(start.positions, start.cell, found), axis=1)
-    after = np.linalg.norm(edge_vectors(now.positions, now.cell, found), axis=1)
+    with np.errstate(over="ignore"):  # of a cell that flew apart
+        after = np.linalg.norm(edge_vectors(now.positions, now.cell, found), axis=1)
     bonded = before < BOND_FACTOR * (radii[found.sender] + radii[found.receiver])
     if not bonded.any():
         return None

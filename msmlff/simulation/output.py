@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msmlff.data.configuration import Configuration
 from msmlff.errors import InputError
 from msmlff.simulation.engine import Hook, MolecularDynamics
@@ -29,7 +31,8 @@ class OutputSpec:
         thermo_every: steps between the rows of thermo.csv.
         format: "extxyz" or "hdf5".
         velocities: write them into the trajectory, too.
-        save_seconds: between two writes of everything to the disk; 0: after every step that has something.
+        save_seconds: between two writes of everything to the disk, however seldom frames and rows come; 0:
+            after every step.
     """
 
     every: int = 100
@@ -73,11 +76,12 @@ class Output:
         self._thermo = GrowingFile(folder / THERMO)
         self.rows: list[ThermoRow] = []
         self.latest: list[ThermoRow] = []
-        self._saved = time.monotonic()
+        self._saved, self._full = time.monotonic(), False
+        has_pressure = any(start.pbc.all() for start in starts)
         self.hooks: list[Hook] = [
-            _Call(self.add_frames, spec.every),
+            _Call(self.add_frames, spec.every, stress=has_pressure),  # a sum over edges: next to nothing
             _Call(self.add_rows, spec.thermo_every, stress=True),
-            _Call(self.save_in_time, min(spec.every, spec.thermo_every)),
+            _Call(self.save_in_time, 1),
         ]
 
     def restore(self, restart: Restart) -> None:
@@ -92,10 +96,11 @@ class Output:
     def add_frames(self, md: MolecularDynamics) -> None:
         """The living replicas' present frames go into the trajectory."""
         frames, velocities = md.frames(), md.velocities()
-        energies, temperatures = md.energies(), md.temperatures()
+        energies, temperatures, stresses = md.energies(), md.temperatures(), _stresses(md)
         for k in md.alive:
-            frame = replace(frames[k], energy=energies[k])
+            frame = replace(frames[k], energy=energies[k], stress=stresses.get(k))
             self._trajectory.add(Snapshot(k, md.step, md.time_fs, frame, velocities[k], temperatures[k]))
+        self._full = self._trajectory.pending > MOST_PENDING
 
     def add_rows(self, md: MolecularDynamics) -> None:
         """A row of thermo.csv for each living replica."""
@@ -104,8 +109,7 @@ class Output:
 
     def save_in_time(self, md: MolecularDynamics) -> None:
         """Save if it is time, or if much is kept in memory."""
-        waited = time.monotonic() - self._saved
-        if waited >= self.spec.save_seconds or self._trajectory.pending > MOST_PENDING:
+        if self._full or time.monotonic() - self._saved >= self.spec.save_seconds:
             self.save(md)
 
     def save(self, md: MolecularDynamics) -> None:
@@ -119,7 +123,15 @@ class Output:
         self.rows = []
         facts = {**self.facts, "trajectory": self._trajectory.state(), "thermo": self._thermo.length}
         save_restart(self.folder / RESTART, md, self.starts, facts)
-        self._saved = time.monotonic()
+        self._saved, self._full = time.monotonic(), False
+
+
+def _stresses(md: MolecularDynamics) -> dict[int, np.ndarray]:
+    """[3, 3] eV/Å³, of the potential, of each living replica that is periodic in all directions."""
+    if md.evaluation.stress is None:  # a bias may take it away
+        return {}
+    known, stress = md.system.volume_known.tolist(), md.evaluation.stress.detach().cpu().numpy()
+    return {k: stress[row].copy() for row, k in enumerate(md.alive) if known[row]}
 
 
 class _Call:

@@ -4,51 +4,33 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import resource
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
+from md_command import defaults, record, results, save_models, started, wait_for_steps
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from msmlff.app import cli
-from msmlff.models import MACE, MACEArchitecture
-from msmlff.models.files import save_model
 from msmlff.simulation.restart import RESTART, load_restart
 from msmlff.simulation.thermo import read_thermo
 
 Simulate = Callable[..., int]
-SMALL = [
-    "threads=1",
-    "ops.backend=torch",
-    "steps=40",
-    "output.every=4",
-    "output.thermo_every=2",
-    "timestep=1.0",
-]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model.safetensors, other.safetensors (Cu, Al), and starting frames in several formats."""
     folder = tmp_path_factory.mktemp("simulate")
-    for name, seed in (("model", 0), ("other", 1)):
-        torch.manual_seed(seed)
-        architecture = MACEArchitecture(cutoff=3.5, channels=4, l_max=1, correlation=2, zbl=True)
-        save_model(MACE([13, 29], [0.0, 0.0], architecture), folder / f"{name}.safetensors", {})
+    save_models(folder)
     atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
     atoms.numbers[[1, 6]] = 13
     write(folder / "crystal.extxyz", [atoms, bulk("Al", cubic=True)])
@@ -72,6 +54,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         header = json.loads(file.metadata()["msmlff"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, folder / "old.safetensors", {"msmlff": json.dumps({**header, "format_version": 1})})
+    (folder / "trained" / "checkpoints").mkdir(parents=True)
+    (folder / "trained" / "record.json").write_text('{"status": "finished"}')
+    (folder / "trained" / "checkpoints" / "best.ckpt").write_bytes(b"weights")
     (folder / "running").mkdir()
     (folder / "running" / "record.json").write_text('{"status": "running"}')
     return folder
@@ -92,43 +77,6 @@ def simulate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     return run
 
 
-def defaults(folder: Path, run: str) -> list[str]:
-    return [
-        f"models={folder / 'model.safetensors'}", f"system={folder / 'crystal.extxyz'}", *SMALL,
-        f"hydra.run.dir={run}",
-    ]  # fmt: skip
-
-
-def started(folder: Path, where: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """The command as a process."""
-    command = [sys.executable, "-m", "msmlff.app", "simulate", *defaults(folder, "run"), *arguments]
-    return subprocess.Popen(
-        command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}, **options,
-    )  # fmt: skip
-
-
-def wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> None:
-    """Until the restart file has so many steps."""
-    begin = time.monotonic()
-    while not (run / RESTART).is_file() or load_restart(run / RESTART).step < steps:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() - begin < 200
-        time.sleep(0.01)
-
-
-def results(run: Path) -> dict[str, bytes]:
-    """All that a run computed."""
-    files = [*run.glob("trajectory*.extxyz"), *run.glob("trajectory/*.h5"), run / "thermo.csv"]
-    found = {p.name: p.read_bytes() for p in files if p.suffix != ".h5"}
-    state = load_restart(run / RESTART).state
-    return found | {name: value.numpy().tobytes() for name, value in state.items()}
-
-
-def record(run: str = "run") -> dict[str, Any]:
-    return json.loads(Path(run, "record.json").read_text())
-
-
 def test_a_run_to_its_end(simulate: Simulate, capfd: pytest.CaptureFixture[str]) -> None:
     assert simulate("ensemble=nvt", "temperature=500", "repeat=[1,2,1]") == 0
     out = capfd.readouterr().out
@@ -147,6 +95,9 @@ def test_a_run_to_its_end(simulate: Simulate, capfd: pytest.CaptureFixture[str])
     assert found["summary"]["temperature_K"] == pytest.approx(thermo["temperature_K"][10:].mean(), abs=0.01)
     assert found["atom_steps_per_second"] > 0
     assert Path("run/thermo.png").read_bytes().startswith(b"\x89PNG")
+    page = Path("run/simulation.html").read_text()
+    assert "NVT of crystal.extxyz, 16 atoms: 40 steps of 1 fs, 0.04 ps." in page
+    assert page.count('data-plot="simulation-') == 4
     assert simulate("ensemble=nvt") == 2
     assert "run holds a finished simulation" in capfd.readouterr().err
 
@@ -167,6 +118,20 @@ def test_model_is_models_and_ase_formats_are_read(simulate: Simulate, folder: Pa
     assert not Path("second/thermo.png").exists()
 
 
+def test_the_report_of_a_run_shows_it(simulate: Simulate, capfd: pytest.CaptureFixture[str]) -> None:
+    assert simulate("report_run=trained") == 2
+    assert "report_run=trained: no run there; write the folder of a training run" in capfd.readouterr().err
+    Path("trained").mkdir()
+    Path("trained/record.json").write_text('{"status": "finished"}')
+    hot = ["replicas=2", "temperature=[300,1e5]", "limits.max_temperature=1e4"]
+    assert simulate("report_run=trained", *hot) == 0
+    report = Path("trained/report.html").read_text()
+    assert '<section id="simulation">' in report
+    assert "replica 1 failed at 0 fs: temperature" in report
+    assert simulate("report_run=trained", "hydra.run.dir=second", "picture=false") == 0
+    assert "failed at" not in Path("trained/report.html").read_text()
+
+
 NPT = ["ensemble=npt", "ensemble.cell=full", "ensemble.thermostat=langevin", "output.format=hdf5"]
 
 
@@ -174,14 +139,15 @@ NPT = ["ensemble=npt", "ensemble.cell=full", "ensemble.thermostat=langevin", "ou
 def test_killed_and_resumed_it_is_the_same_bit_for_bit(
     ensemble: list[str], simulate: Simulate, folder: Path, tmp_path: Path
 ) -> None:
-    assert simulate(*ensemble, "replicas=2", "picture=false", "hydra.run.dir=whole") == 0
+    ensemble = [*ensemble, "replicas=2", "steps=200", "picture=false"]  # time enough to be killed
+    assert simulate(*ensemble, "hydra.run.dir=whole") == 0
     (tmp_path / "killed").mkdir()
-    process = started(folder, tmp_path / "killed", *ensemble, "replicas=2", "output.save_seconds=0")
+    process = started(folder, tmp_path / "killed", *ensemble, "output.save_seconds=0")
     wait_for_steps(tmp_path / "killed" / "run", 8, process)
     process.kill()
     process.communicate()
     run = tmp_path / "killed" / "run"
-    assert 8 <= load_restart(run / RESTART).step < 40
+    assert 8 <= load_restart(run / RESTART).step < 200
     assert record(str(run))["status"] == "running"
     assert simulate(f"resume={run}") == 0
     assert results(run) == results(tmp_path / "whole")
@@ -325,7 +291,7 @@ def test_a_lost_record_does_not_end_a_simulation(
         (["model={}/absent"], "model=.*absent does not exist"),
         (["model={}/running"], r"has no model.safetensors \(that run is running"),
         (["model={}/torn.safetensors"], "torn.safetensors: not a readable model file"),
-        (["model={}/old.safetensors"], "model format 1, .* reads format 2"),
+        (["model={}/old.safetensors"], "model format 1, .* reads format 3"),
         (["models=[{}/model.safetensors,{}/model.safetensors]"], "the same model"),
         (["system={}/absent.xyz"], "system=.*absent.xyz: there is no such file"),
         (["system={}/oxide.extxyz"], "oxide.extxyz:0: the model never saw O, it knows Al, Cu"),
@@ -340,7 +306,15 @@ def test_a_lost_record_does_not_end_a_simulation(
         (["index=2"], "index=2: .*crystal.extxyz has frames 0 to 1"),
         (["steps=0"], "steps=0: write a whole number >= 1"),
         (["steps=many"], "steps='many'"),
-        (["timestep=-1"], "timestep"),
+        (["timestep=-1"], "timestep=-1: write a positive number of fs"),
+        (["temperature=inf"], "temperature=inf: write a finite number of K"),
+        (["skin=50"], r"skin=50: 8 atoms in a cell.*more than 20000 neighbours.*write less"),
+        (["ensemble=npt", "ensemble.pressure=nan"], "ensemble.pressure=nan: write a number of GPa"),
+        (["limits.volume=1"], "limits.volume=1.0: write a factor above 1, or null"),
+        (
+            ["model={}/trained/checkpoints/best.ckpt"],
+            "that run is .*trained/model.safetensors: write model=",
+        ),
         (["repeat=[1,1]"], "repeat"),
         (["temperature=[100,200]"], "temperature has 2 values for 1 replica"),
         (["ensemble=nph"], "(?s)nph.*npt"),

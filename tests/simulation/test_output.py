@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read
-from ase.units import fs
+from ase.units import GPa, fs, kB
 from safetensors.torch import save_file
 from toys import LennardJones, fcc
 
-from msmlff.analysis.trajectory import longest_step, unwrapped
+from msmlff.analysis.thermodynamics import pressure
+from msmlff.analysis.trajectory import longest_step, temperatures, unwrapped
 from msmlff.analysis.trajectory_files import read_trajectory
 from msmlff.data.formats import read_frames
 from msmlff.errors import InputError
@@ -104,17 +105,21 @@ def test_hdf5_shows_its_chunks_as_one_file(tmp_path: Path, monkeypatch: pytest.M
         assert kinetic == pytest.approx(thermo["kinetic_eV"][rows][-1])
 
 
+@pytest.mark.parametrize("ensemble", [NPT(barostat_time=100.0), NVT()], ids=["npt", "nvt"])
 @pytest.mark.parametrize("kind", ["extxyz", "hdf5"])
-def test_what_was_written_after_the_last_save_is_cut_off(tmp_path: Path, kind: str) -> None:
-    """A run of 20 steps, and one that crashes after writing more than it saved, gone on with: equal files."""
-    spec = replace(SPEC, format=kind, save_seconds=1e9)
-    whole, output = started(tmp_path / "whole", spec)
+def test_what_was_written_after_the_last_save_is_cut_off(tmp_path: Path, kind: str, ensemble: NVT) -> None:
+    """A run of 20 steps, and one that crashes after writing more than it saved, gone on with: equal files.
+
+    Frames and rows are of different steps, so at constant volume the stress is asked for by each alone.
+    """
+    spec = replace(SPEC, every=3, format=kind, save_seconds=1e9)
+    whole, output = started(tmp_path / "whole", spec, ensemble)
     whole.call_hooks()
     for _ in range(2):
         whole.run(10)
         output.save(whole)
 
-    broken, output = started(tmp_path / "broken", spec)
+    broken, output = started(tmp_path / "broken", spec, ensemble)
     broken.call_hooks()
     broken.run(10)
     output.save(broken)
@@ -123,7 +128,7 @@ def test_what_was_written_after_the_last_save_is_cut_off(tmp_path: Path, kind: s
     output.save(broken)
     (tmp_path / "broken" / RESTART).write_bytes(restart)  # as if killed before it was replaced
 
-    again, output = started(tmp_path / "broken", spec)
+    again, output = started(tmp_path / "broken", spec, ensemble)
     saved = load_restart(tmp_path / "broken" / RESTART)
     assert saved.step == 10
     assert saved.facts["note"] == "kept"
@@ -132,6 +137,36 @@ def test_what_was_written_after_the_last_save_is_cut_off(tmp_path: Path, kind: s
     again.run(10)
     output.save(again)
     assert content(tmp_path / "broken") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["extxyz", "hdf5"])
+def test_frames_have_the_stress_of_the_potential(tmp_path: Path, kind: str) -> None:
+    """At constant volume, whose steps need none: with the kinetic part it is the pressure of thermo.csv."""
+    md, output = started(tmp_path, replace(SPEC, every=3, format=kind), NVT())
+    md.call_hooks()
+    md.run(12)
+    output.save(md)
+    t, thermo = read_trajectory(tmp_path, replica=1), read_thermo(tmp_path / THERMO)[1]
+    assert t.stress is not None
+    assert t.stress.shape == (5, 3, 3)
+    np.testing.assert_allclose(t.stress, t.stress.transpose(0, 2, 1), atol=1e-9)
+    total = pressure(t.frames()) + len(t.numbers) * kB * temperatures(t) / t.volume / GPa
+    rows = [np.flatnonzero(thermo["step"] == step)[0] for step in (0, 6, 12)]
+    np.testing.assert_allclose(total[::2], thermo["pressure_GPa"][rows], atol=1e-6)
+    assert np.ptp(total) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["extxyz", "hdf5"])
+def test_molecules_have_no_stress(tmp_path: Path, kind: str) -> None:
+    free = replace(fcc(), pbc=np.array([True, True, False]))
+    output = Output(tmp_path, replace(SPEC, format=kind), [free], {})
+    settings = MDSettings(1.0, 50.0, limits=Limits(0.1))
+    md = MolecularDynamics(ModelForces(LennardJones()), [free], NVT(), settings, hooks=output.hooks)
+    assert not output.hooks[0].stress  # not worth a sum where there is no volume
+    md.call_hooks()
+    md.run(4)
+    output.save(md)
+    assert read_trajectory(tmp_path).stress is None
 
 
 def test_failures_outlive_a_restart(tmp_path: Path) -> None:
