@@ -9,7 +9,7 @@ import numpy as np
 from ase.geometry import minkowski_reduce
 
 from msmlff.data.configuration import Configuration
-from msmlff.data.neighbors import checked_geometry, edge_vectors, neighbor_list
+from msmlff.data.neighbors import checked_geometry, edge_vectors, neighbor_list, vesin_pairs
 from msmlff.errors import InputError
 
 
@@ -49,11 +49,8 @@ def pair_distances(frame: Configuration, cutoff: float) -> tuple[np.ndarray, np.
     Returns:
         (one atom [pairs], the other [pairs], distance [pairs] Å).
     """
-    import vesin  # it imports torch, which takes seconds
-
-    positions, cell, periodic = checked_geometry(frame.positions, frame.cell, frame.pbc, cutoff)
-    search = vesin.NeighborList(cutoff=float(cutoff), full_list=False)
-    first, second, distance = search.compute(positions, cell, periodic, quantities="ijd")
+    geometry = checked_geometry(frame.positions, frame.cell, frame.pbc, cutoff)
+    first, second, distance = vesin_pairs(*geometry, cutoff, "ijd", full=False)
     return first, second, distance
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from msmlff.models.base import ForceField
@@ -33,6 +34,7 @@ def export_command(arguments: list[str]) -> int:
 
     from msmlff.data.model_path import model_file
     from msmlff.models.files import load_model, read_header
+    from msmlff.simulation.files import OutputError
 
     file = model_file(options.model)
     dtype = getattr(torch, options.dtype) if options.dtype else None
@@ -40,7 +42,13 @@ def export_command(arguments: list[str]) -> int:
     model = load_model(file, dtype)
     write = _write_package if options.format == "package" else _write_mliap
     console = Console()
-    facts = write(model, out, read_header(file)["record"], console)
+    try:
+        facts = write(model, out, read_header(file)["record"], console)
+    except OutputError as error:
+        Console(stderr=True).print(
+            f"[bold red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        return 1
     console.print(
         f"{out}: {type(model).__name__}, {str(model.dtype).removeprefix('torch.')}, "
         f"{out.stat().st_size / 2**20:.1f} MiB; {facts}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from msmlff.app.config import check_overrides, compose_run, config_folder, register_resolvers
 from msmlff.errors import MSMLFFError
@@ -58,6 +60,7 @@ def _run_once(name: str, job: Callable, arguments: list[str]) -> None:
             return config
 
         context.compose_config = composed  # type: ignore[assignment]
+        HydraConfig.instance().set_config(deepcopy(config))  # folders ask it; it becomes read-only
         _make_folder(Path(str(config.hydra.run.dir)))
         run_and_report(lambda: context.run(config_name=name, task_function=job, overrides=overrides))
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,23 +15,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from msmlff import __version__
 from msmlff.app import guard
 from msmlff.app.config import check_values, typed
-from msmlff.app.folder import OTHER, TakenFolderError
-from msmlff.app.guard import Job, run_guarded
+from msmlff.app.folder import CONFIG, OTHER, TakenFolderError
+from msmlff.app.guard import Job, note_exit, run_guarded
 from msmlff.app.hydra_run import run_hydra
 from msmlff.app.record import RECORD, Record, now, read_record, write_json
 from msmlff.app.relax_output import (
     FILES,
+    FRAMES,
     Relaxed,
     crystal_table,
     elastic_table,
     frame_table,
     phonon_table,
     save_dispersions,
-    to_frame,
+    save_frame,
 )
 from msmlff.app.runtime import (
     command_line,
@@ -40,13 +43,15 @@ from msmlff.app.runtime import (
     pick_device,
     shown_path,
 )
-from msmlff.data.formats import read_frames, write_frames
+from msmlff.data.constraints import constrained_frames
+from msmlff.data.formats import read_frames
 from msmlff.errors import InputError, MSMLFFError
 
 T = TypeVar("T")
 LINE = "msmlff relax"
 PROPERTIES = ("elastic", "phonons")
 EAM_FILES = (".fs", ".alloy", ".eam", ".adp")
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,45 @@ def hydra_job(config: DictConfig) -> dict[str, Any]:
         Path(hydra.runtime.output_dir),
         command_line("relax", hydra.overrides.task),
         keep_going=hydra.mode == RunMode.MULTIRUN,
+        ending=_ending(Path(hydra.runtime.output_dir)),
     )
-    return run_guarded(lambda console: run(config, job, console), job)
+    try:
+        return run_guarded(lambda console: run(config, job, console), job)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        note_exit("failed")  # the message is out; it could not be put into the record
+        return {"status": "failed"}
+
+
+def _ending(folder: Path) -> guard.Ending:
+    from msmlff.simulation.files import OutputError  # torch
+
+    def ending(error: BaseException) -> tuple[str, str] | None:
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted", f"stopped by Ctrl-C. {kept()}"
+        if isinstance(error, OutputError):
+            return "failed", f"{error}. {kept()}"
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            why = error.strerror if error.errno in (errno.EACCES, errno.EROFS) else "there is no room left"
+            return "failed", f"{error.filename or folder} cannot be written: {why}. {kept()}"
+        return None
+
+    def kept() -> str:
+        path = folder / FRAMES
+        frames = (
+            [f.info["frame"] for f in read_frames(path)] if path.is_file() and path.stat().st_size else []
+        )
+        if not frames:
+            return "No frame was done"
+        return f"{shown_path(path)} has the frames that were done, {len(frames)} up to number {frames[-1]}"
+
+    return ending
 
 
 def run(config: DictConfig, job: Job, console: Console) -> None:
-    """Relax what is asked for; write relaxed.extxyz, crystals.json, properties.json, pictures, record.json.
+    """Relax what is asked for; write config.yaml, record.json, relaxed.extxyz, crystals.json, properties.json
+    and pictures.
 
     Args:
         config: of conf/relax.yaml.
@@ -95,12 +133,15 @@ def run(config: DictConfig, job: Job, console: Console) -> None:
 
     Raises:
         InputError: nothing to relax, or settings that are refused.
-        MSMLFFError: no structure could be relaxed.
+        MSMLFFError: no structure could be relaxed, or no frame came to rest; what there is, is written.
     """
+    from msmlff.simulation.files import write_whole  # torch
+
     claim(job.folder)
     record = Record(
         job.folder, {"command": job.command, "version": __version__, "git_revision": git_revision()}
     )
+    write_whole(job.folder / CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
     check_values(config)
     _check(config)
     measure = _settings_of_properties(config)
@@ -108,8 +149,9 @@ def run(config: DictConfig, job: Job, console: Console) -> None:
     limit_threads(config.threads)
     calculator = calculator_for(config.models, config)
     record.update(models=_names(config.models))
+    frames = _relax_frames(config, calculator, job.folder, console) if config.system is not None else []
     structures = [
-        *(_relax_frames(config, calculator, job.folder, console) if config.system is not None else []),
+        *(Structure(f"frame {r.index}", r.relaxation.atoms, calculator) for r in frames if r.relaxation),
         *(_relax_crystals(config, calculator, job.folder, console) if config.crystals else []),
     ]
     if measure:
@@ -117,6 +159,11 @@ def run(config: DictConfig, job: Job, console: Console) -> None:
     for name in FILES:
         if (job.folder / name).is_file():
             console.print(f"  {shown_path(job.folder / name)}", highlight=False, soft_wrap=True)
+    if frames and not any(r.relaxation and r.relaxation.converged for r in frames):
+        raise MSMLFFError(
+            f"no frame of {config.system} came to rest in {config.steps} steps; {FRAMES} has them as they "
+            "are. Write a larger steps=, or optimizer=fire, or look at the table"
+        )
     record.update(status="finished", finished=now())
 
 
@@ -128,7 +175,7 @@ def claim(folder: Path) -> None:
     """
     shown, record = shown_path(folder), read_record(folder)
     mine = str(record.get("command", "")).startswith(LINE)
-    found = [name for name in (*FILES, RECORD) if (folder / name).exists()]
+    found = [name for name in (*FILES, CONFIG, RECORD) if (folder / name).exists()]
     if found and (not mine or record.get("status") == "finished"):
         what = "holds a finished relaxation" if mine else f"is no folder of relax and has {found[0]}"
         raise TakenFolderError(f"{shown} {what}: {OTHER}")
@@ -201,38 +248,48 @@ def _settings(cls: type[T], config: DictConfig) -> T:
 
 def _relax_frames(
     config: DictConfig, calculator: Calculator, folder: Path, console: Console
-) -> list[Structure]:
-    """Relax every frame of the file; one that fails does not stop the others.
-
-    However the loop ends, the frames that are done are written.
-    """
+) -> list[Relaxed]:
+    """Relax every frame of the file and write it when it is done; one that fails does not stop the others."""
+    from msmlff.simulation.files import GrowingFile
     from msmlff.simulation.relax import RelaxSettings, relax
 
     path, settings = Path(config.system), _settings(RelaxSettings, config)
     if not path.is_file():
         raise InputError(f"system={path}: there is no such file")
+    _warn_of_constraints(path, console)
     done: list[Relaxed] = []
-    good: list[Relaxed] = []
-    try:
-        for index, frame in enumerate(read_frames(path)):
-            with console.status(f"relaxing frame {index} of {path}"):
-                start = frame.to_ase()
-                start.calc = None
-                try:
-                    _check_elements(start.symbols.species(), calculator, "model")
-                    done.append(Relaxed(index, frame, relax(start, calculator, settings)))
-                except (MSMLFFError, PropertyNotImplementedError) as error:
-                    done.append(Relaxed(index, frame, None, str(error)))
-                except Exception as error:  # of linear algebra, memory, a calculator: the others may be well
-                    done.append(Relaxed(index, frame, None, f"{type(error).__name__}: {error}"))
-    finally:
-        good = [r for r in done if r.relaxation is not None]
-        if good:
-            write_frames(folder / "relaxed.extxyz", [to_frame(r) for r in good])
-    if not good:
-        raise MSMLFFError(f"{path}: no frame could be relaxed; the first says: {done[0].message}")
+    file = GrowingFile(folder / FRAMES)
+    for index, frame in enumerate(read_frames(path)):
+        with console.status(f"relaxing frame {index} of {path}"):
+            start = frame.to_ase()
+            start.calc = None
+            try:
+                _check_elements(start.symbols.species(), calculator, "model")
+                done.append(Relaxed(index, frame, relax(start, calculator, settings)))
+            except (MSMLFFError, PropertyNotImplementedError) as error:
+                done.append(Relaxed(index, frame, None, str(error)))
+            except Exception as error:  # of linear algebra, memory, a calculator: the others may be well
+                done.append(Relaxed(index, frame, None, f"{type(error).__name__}: {error}"))
+        if done[-1].relaxation is not None:
+            save_frame(done[-1], file)
     console.print(frame_table(done))
-    return [Structure(f"frame {r.index}", r.relaxation.atoms, calculator) for r in good if r.relaxation]
+    if all(r.relaxation is None for r in done):
+        raise MSMLFFError(f"{path}: no frame could be relaxed; the first says: {done[0].message}")
+    return done
+
+
+def _warn_of_constraints(path: Path, console: Console) -> None:
+    found = constrained_frames(path)
+    if found:
+        first, kinds = next(iter(found.items()))
+        which = f"frame {first}" if len(found) == 1 else f"{len(found)} frames, the first of them {first},"
+        verb = "holds" if len(found) == 1 else "hold"
+        console.print(
+            f"[yellow]warning:[/] {escape(str(path))}: {which} {verb} atoms ({', '.join(kinds)}), which "
+            "relax does not: all atoms move. In Python, msmlff.simulation.relax.relax keeps constraints",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _relax_crystals(

@@ -14,15 +14,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from msmlff.data.configuration import Configuration
+from msmlff.data.formats import write_frames
 
 if TYPE_CHECKING:
     from msmlff.simulation.crystals import Crystal
     from msmlff.simulation.elastic import Elastic
+    from msmlff.simulation.files import GrowingFile
     from msmlff.simulation.phonons import Phonons
     from msmlff.simulation.relax import Relaxation
 
+FRAMES = "relaxed.extxyz"
 #: What a relaxation may leave in its folder, beside the record.
-FILES = ("relaxed.extxyz", "crystals.json", "properties.json", "phonons.png")
+FILES = (FRAMES, "crystals.json", "properties.json", "phonons.png")
 MOST_ROWS, MOST_PANELS = 30, 9
 
 
@@ -56,6 +59,8 @@ def to_frame(relaxed: Relaxed) -> Configuration:
         "converged": relaxation.converged,
         "steps": relaxation.steps,
         "start_energy": relaxation.start_energy,
+        **({"energy_rose": True} if relaxation.rose else {}),
+        **({} if np.isnan(relaxation.pushed) else {"overlap": relaxation.pushed}),
     }
     return Configuration(
         numbers=relaxed.frame.numbers,
@@ -70,10 +75,29 @@ def to_frame(relaxed: Relaxed) -> Configuration:
     )
 
 
+def save_frame(relaxed: Relaxed, file: GrowingFile) -> None:
+    """Append a relaxed frame to a file, whole or not at all.
+
+    Raises:
+        OSError, OutputError: it cannot be written.
+    """
+    part = file.path.with_name(f".{FRAMES}")
+    try:
+        write_frames(part, [to_frame(relaxed)])
+        file.append(part.read_bytes())
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def frame_table(done: Sequence[Relaxed]) -> Table:
-    """A row a frame, the first ``MOST_ROWS`` of them; below, how many came to rest."""
-    rested = sum(r.relaxation is not None and r.relaxation.converged for r in done)
-    caption = f"{rested} of {len(done)} frames came to rest"
+    """A row a frame, the first ``MOST_ROWS`` of them; below, how many came to rest, and how many failed."""
+    relaxations = [r.relaxation for r in done if r.relaxation is not None]
+    caption = f"{sum(x.converged for x in relaxations)} of {len(done)} frames came to rest"
+    for count, what in (
+        (len(done) - len(relaxations), "failed"),
+        (sum(x.rose for x in relaxations), "ended with more energy than they began with"),
+    ):
+        caption += f", {count} {what}" if count else ""
     if len(done) > MOST_ROWS:
         caption += f"; the first {MOST_ROWS} are shown"
     table = _table(["frame", "atoms", "steps", "eV/atom", "change", "force", "stress", ""], caption)
@@ -86,9 +110,19 @@ def frame_table(done: Sequence[Relaxed]) -> Table:
             str(r.index), str(atoms), str(x.steps), f"{x.energy / atoms:.6f}",
             f"{(x.energy - x.start_energy) / atoms:+.6f}", f"{x.fmax:.2g} eV/Å",
             "" if np.isnan(x.stress_GPa) else f"{x.stress_GPa:.2g} GPa",
-            "" if x.converged else "[yellow]not at rest[/]",
+            f"[yellow]{_remarks(x)}[/]",
         )  # fmt: skip
     return table
+
+
+def _remarks(relaxation: Relaxation) -> str:
+    """What is to be known of a relaxation beside its numbers."""
+    remarks = {
+        "not at rest": not relaxation.converged,
+        "energy rose": relaxation.rose,
+        f"overlapped ({relaxation.pushed:.2g} Å), pushed apart": not np.isnan(relaxation.pushed),
+    }
+    return ", ".join(text for text, true in remarks.items() if true)
 
 
 def crystal_table(element: str, found: Mapping[str, Sequence[Crystal]]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -20,9 +19,10 @@ from msmlff.app.record import RECORD
 from msmlff.app.runtime import pick_device
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.configuration import Configuration
+from msmlff.data.constraints import constrained_frames
 from msmlff.data.formats import LabelKeys, read_frames
 from msmlff.data.model_path import MODEL, model_file
-from msmlff.data.neighbors import is_flat
+from msmlff.data.neighbors import check_crowding
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
 from msmlff.models.files import load_model
@@ -31,7 +31,6 @@ from msmlff.simulation.ensembles import Ensemble
 from msmlff.simulation.failure import closest_pair
 from msmlff.simulation.output import OutputSpec
 
-MOST_NEIGHBORS = 20_000  # of an atom; a cell with more is no cell in Å
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -223,7 +222,7 @@ def read_starts(spec: SimulationSpec) -> list[Configuration]:
     for i in chosen:
         if not -len(frames) <= i < len(frames):
             raise InputError(f"index={i}: {path} has frames 0 to {len(frames) - 1}")
-    refuse_constraints(path, chosen)
+    refuse_constraints(path, [i % len(frames) for i in chosen])
     return [start for i in chosen for start in [repeated(frames[i], spec.repeat)] * spec.replicas]
 
 
@@ -232,38 +231,20 @@ def refuse_constraints(path: Path, chosen: Iterable[int]) -> None:
 
     Args:
         path: of frames that could be read.
-        chosen: the frames that count.
+        chosen: the frames that count, from 0.
 
     Raises:
         InputError: one of them has constraints as ASE reads them: move_mask, selective dynamics and the like.
     """
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".xyz", ".extxyz")):
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as stream:
-            if not any("move_mask" in line for line in stream):
-                return  # the usual case, without ASE's slow reader
-    elif name.endswith(".data") or name.startswith("input.data"):
-        return  # RuNNer's have none
-    from ase.io import read  # half a second
-
-    try:
-        images: Any = read(path, index=":")
-    except Exception:  # read_frames could read it: constraints are what ASE's own formats have
-        return
+    found = constrained_frames(path)
     for i in chosen:
-        kinds = {type(c).__name__ for c in images[i].constraints if _holds(c)}
-        if kinds:
+        if i in found:
             raise InputError(
-                f"{path}:{i} holds atoms ({', '.join(sorted(kinds))}: a move_mask, selective dynamics or "
+                f"{path}:{i} holds atoms ({', '.join(found[i])}: a move_mask, selective dynamics or "
                 "another constraint), but simulate moves all: take the constraint out if that is meant (ase "
                 f"convert -e 'atoms.set_constraint()' {path.name} free.extxyz), or run ASE's dynamics with "
                 "MSMLFFCalculator"
             )
-
-
-def _holds(constraint: Any) -> bool:
-    """Whether it holds anything: ASE makes those of a mask for every atom."""
-    return len(getattr(constraint, "index", [0])) > 0 and bool(np.any(getattr(constraint, "mask", True)))
 
 
 def _listed(index: Any) -> list[int]:
@@ -317,18 +298,15 @@ def check_start(
         )
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
         raise InputError(f"{frame.source}: positions or cell hold NaN or infinite values")
-    if bool(np.all(frame.pbc)) and not is_flat(frame.cell, frame.pbc):
-        most = (MOST_NEIGHBORS * frame.volume / (4.2 * len(frame))) ** (1 / 3)
-        crowd = f"{len(frame)} atoms in a cell of {frame.volume:.3g} Å³ would have more than {MOST_NEIGHBORS}"
-        if cutoff > most:
-            raise InputError(
-                f"{frame.source}: {crowd} neighbours each within {cutoff:g} Å; is the cell written in Å?"
-            )
-        if cutoff + skin > most:
-            raise InputError(
-                f"skin={skin:g}: {crowd} neighbours each within {cutoff + skin:g} Å ({frame.source}); write "
-                "less, as 0.5"
-            )
+    try:
+        check_crowding(len(frame), frame.cell, frame.pbc, cutoff)
+    except InputError as error:
+        raise InputError(f"{frame.source}: {error}") from None
+    try:
+        check_crowding(len(frame), frame.cell, frame.pbc, cutoff + skin)
+    except InputError as error:
+        crowd = str(error).split(":")[0]
+        raise InputError(f"skin={skin:g}: {crowd} ({frame.source}); write less, as 0.5") from None
     try:
         distance, atoms = closest_pair(frame, max(min_distance, 1e-3))
     except InputError as error:

@@ -8,6 +8,13 @@ import numpy as np
 
 from msmlff.errors import InputError
 
+#: Neighbours of an atom; a cell in which it has more is no cell in Å.
+MOST_NEIGHBORS = 20_000
+#: Cells of vesin's grid; it makes larger ones where there would be more, by one factor in all directions.
+_MOST_CELLS = 1e5
+#: Å, up to which a search may reach farther than it has to.
+_WIDEST = 6.0
+
 
 @dataclass(frozen=True)
 class Neighbors:
@@ -45,19 +52,85 @@ def neighbor_list(
 
     Raises:
         InputError: a periodic direction without a lattice vector, periodic lattice vectors in one plane or
-            line, positions that are not finite, cutoff <= 0.
+            line, positions that are not finite, cutoff <= 0, atoms spread too far in one or two directions.
     """
-    import vesin  # it imports torch, which takes seconds; frames that are stored need no neighbours
-
     positions, cell, periodic = checked_geometry(positions, cell, pbc, cutoff)
-    search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=threads)
-    sender, receiver, shift, length = search.compute(positions, cell, periodic, quantities="ijSd")
+    sender, receiver, shift, length = vesin_pairs(positions, cell, periodic, cutoff, "ijSd", threads=threads)
     # Two stable sorts: the second keeps the lengths ascending within each receiver. On 16-bit keys numpy
     # sorts by radix, which makes this faster than one lexsort.
     order = np.argsort(length, kind="stable")
     narrow = receiver.astype(index_type(len(positions)))
     order = order[np.argsort(narrow[order], kind="stable")]
     return Neighbors(sender[order].astype(np.int64), receiver[order].astype(np.int64), shift[order])
+
+
+def vesin_pairs(
+    positions: np.ndarray,
+    cell: np.ndarray,
+    periodic: np.ndarray,
+    cutoff: float,
+    quantities: str,
+    *,
+    full: bool = True,
+    threads: int = 0,
+) -> tuple[np.ndarray, ...]:
+    """What vesin finds, in its order; the geometry is that of ``checked_geometry``.
+
+    Args:
+        positions, cell, periodic, cutoff: as ``checked_geometry`` gives them.
+        quantities: vesin's letters; the last is d, the length.
+        full: each pair in both directions.
+        threads: 0: as vesin takes them.
+
+    Raises:
+        InputError: atoms spread too far in one or two directions.
+    """
+    import vesin  # it imports torch, which takes seconds; frames that are stored need no neighbours
+
+    radius = _search_radius(positions, cell, periodic, cutoff)
+    search = vesin.NeighborList(cutoff=radius, full_list=full, n_threads=threads)
+    found: tuple[np.ndarray, ...] = tuple(search.compute(positions, cell, periodic, quantities=quantities))
+    if radius == cutoff:
+        return found
+    close = found[-1] < cutoff
+    return tuple(values[close] for values in found)
+
+
+def _search_radius(positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: float) -> float:
+    """Å, the cutoff or more, with which vesin finds pairs.
+
+    Its cells are as wide as the radius, unless there are too many of them: then it divides all three counts
+    by one factor, and where a thin direction is left with less than one cell the process dies of a division
+    by zero. A larger radius makes fewer cells.
+
+    Raises:
+        InputError: the radius would be much more than the cutoff.
+    """
+    sides = _sides(positions, cell, periodic)
+    radius = float(cutoff)
+    while True:
+        cells = np.maximum(sides / radius, 1.0)
+        with np.errstate(over="ignore"):
+            shrink = np.cbrt(_MOST_CELLS / np.prod(cells))
+        # whole numbers of cells come out of three roundings one after the other, each of a factor 2 at most
+        if shrink > 1.05 or cells.min() * shrink >= 4.0:
+            return radius
+        if radius > max(2.0 * cutoff, _WIDEST):
+            size = " x ".join(f"{side:.3g}" for side in sides)
+            raise InputError(
+                f"the frame spreads over {size} Å, too far to search neighbours within {cutoff:g} Å: is "
+                "an atom lost in space, or are positions and cell not in Å?"
+            )
+        radius *= 1.1
+
+
+def _sides(positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+    """[3] Å, of what is searched: distances of the faces where it is periodic, spread of the atoms beside."""
+    vectors = cell[periodic]
+    heights = 1.0 / np.linalg.norm(np.linalg.pinv(vectors), axis=0) if len(vectors) else np.zeros(0)
+    free = np.linalg.svd(vectors)[2][len(vectors) :] if len(vectors) else np.eye(3)
+    along = positions @ free.T
+    return np.concatenate([heights, np.ptp(along, axis=0) if len(along) else np.zeros(len(free))])
 
 
 def edge_vectors(positions: np.ndarray, cell: np.ndarray, neighbors: Neighbors) -> np.ndarray:
@@ -101,6 +174,28 @@ def checked_geometry(
     if is_flat(cell, periodic):
         raise InputError("the frame is periodic but its lattice vectors span no volume: set the cell or pbc")
     return positions, cell, periodic
+
+
+def check_crowding(atoms: int, cell: np.ndarray, pbc: np.ndarray, reach: float) -> None:
+    """Whether a search of neighbours will come to an end with this computer's memory.
+
+    Args:
+        atoms: their number.
+        cell: [3, 3] Å; one that is not periodic in all directions, or flat, passes.
+        pbc: [3] bool.
+        reach: Å, up to which neighbours are searched.
+
+    Raises:
+        InputError: an atom would have more than ``MOST_NEIGHBORS``.
+    """
+    if not np.all(pbc) or is_flat(cell, pbc):
+        return
+    volume = abs(float(np.linalg.det(cell)))
+    if atoms * 4.0 / 3.0 * np.pi * reach**3 > MOST_NEIGHBORS * volume:
+        raise InputError(
+            f"{atoms} atoms in a cell of {volume:.3g} Å³ would have more than {MOST_NEIGHBORS} neighbours "
+            f"each within {reach:g} Å: is the cell written in Å?"
+        )
 
 
 def is_flat(cell: np.ndarray, pbc: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmlff.data.neighbors import Neighbors, checked_geometry, neighbor_list
+from msmlff.data.neighbors import Neighbors, checked_geometry, neighbor_list, vesin_pairs
 
 _FIRST_GUESS = 64
 """Neighbours per atom that room is made for at first; where they are more, the search is repeated."""
@@ -81,16 +81,13 @@ def free_pairs(positions: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor
         sender and receiver [pairs] long, length [pairs] Å, on the device of the positions.
 
     Raises:
-        InputError: positions that are not finite, cutoff <= 0.
+        InputError: positions that are not finite, cutoff <= 0, atoms spread too far in one or two directions.
     """
     if positions.is_cuda and device_search_available():
         sender, receiver, _ = device_neighbor_list(positions, None, False, cutoff)
         return sender, receiver, (positions[receiver] - positions[sender]).norm(dim=1)
-    import vesin  # see neighbor_list
-
     host, cell, periodic = checked_geometry(positions.detach().cpu().numpy(), None, False, cutoff)
-    search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=torch.get_num_threads())
-    found = search.compute(host, cell, periodic, quantities="ijd")
+    found = vesin_pairs(host, cell, periodic, cutoff, "ijd", threads=torch.get_num_threads())
     sender, receiver = (torch.from_numpy(a.astype(np.int64)).to(positions.device) for a in found[:2])
     return sender, receiver, torch.from_numpy(found[2]).to(positions.device)
 

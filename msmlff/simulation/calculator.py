@@ -21,6 +21,7 @@ from torch import Tensor
 from msmlff.data.array_folder import file_sha256
 from msmlff.data.batch import Batch
 from msmlff.data.model_path import model_file
+from msmlff.data.neighbors import check_crowding
 from msmlff.errors import DivergenceError, InputError
 from msmlff.models.backend import choose_backend
 from msmlff.models.base import ForceField, Prediction
@@ -29,8 +30,10 @@ from msmlff.nn.ops import check_backend, use_backend
 from msmlff.simulation.chunks import ChunkedEvaluator, sample_of
 from msmlff.simulation.skin_edges import SkinEdges
 
-#: Å; atoms closer than this lie on each other, and no model means anything by that.
-OVERLAP = 0.01
+#: Å; no atoms come so close, and no model means anything by that.
+OVERLAP = 0.4
+#: eV; the electrons of the heaviest atoms are bound by less.
+MOST_ENERGY = 1e6
 #: How many times the edges make another measurement of the backends worth its time.
 _MUCH_LARGER = 8
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -65,12 +68,14 @@ class MSMLFFCalculator(Calculator):
             what is free.
         note_deviations: write a committee's energy_std and forces_std_max into ``atoms.info`` and forces_std
             into ``atoms.arrays`` at each calculation, so that trajectories keep them.
+        min_distance: Å, atoms closer than this overlap; None: any distance is calculated.
 
     Raises:
         InputError: no model, a file that is absent, damaged or of another version, the same model twice, or
-            an argument that is none of the above. While calculating: an element a model never saw, two atoms
-            on each other, positions that are not finite, a periodic direction without a lattice vector.
-        DivergenceError: while calculating: the energy or a force is not finite.
+            a value that is none of the above. While calculating: an element a model never saw, atoms that
+            overlap, positions that are not finite, a periodic direction without a lattice vector, a cell so
+            small that it is none in Å.
+        DivergenceError: while calculating: the energy or a force is not finite, or is one that no atom has.
         PropertyNotImplementedError: stress, where the cell is not periodic in all directions.
     """
 
@@ -90,12 +95,14 @@ class MSMLFFCalculator(Calculator):
         skin: float = 1.0,
         memory_gib: float | None = None,
         note_deviations: bool = False,
-        **kwargs: Any,
+        min_distance: float | None = OVERLAP,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         given = [models] if isinstance(models, ForceField | str | Path) else list(models)
         if not 0 <= skin < float("inf"):
             raise InputError(f"skin is {skin}; write 0 Å or more")
+        if min_distance is not None and not 0 <= min_distance < float("inf"):
+            raise InputError(f"min_distance is {min_distance}; write 0 Å or more, or None")
         if dtype is not None and dtype not in _DTYPES:
             raise InputError(f"dtype is {dtype!r}; write float32 or float64")
         self.device = _device(given, device)
@@ -105,7 +112,7 @@ class MSMLFFCalculator(Calculator):
         kind = None if dtype is None else _DTYPES[dtype]
         self.models = [_loaded(m, kind, self.device) for m in given]
         self._evaluators = [ChunkedEvaluator(m, memory_gib=memory_gib) for m in self.models]
-        self.backend, self.note_deviations = backend, note_deviations
+        self.backend, self.note_deviations, self.min_distance = backend, note_deviations, min_distance
         self.fastest, self._measured_edges = "", 0
         self.edges = SkinEdges(max(m.cutoff for m in self.models), float(skin), self.device)
 
@@ -125,6 +132,7 @@ class MSMLFFCalculator(Calculator):
         self._check_properties(properties or [], periodic)
         species = [self._species(m) for m in self.models]
         system = self.atoms
+        check_crowding(len(system), system.cell.array, system.pbc, self.edges.cutoff + self.edges.skin)
         batch = self.edges.batch(system.positions, system.cell.array, system.pbc, species[0])
         self._check_overlap(batch)
         predictions = []
@@ -169,18 +177,28 @@ class MSMLFFCalculator(Calculator):
         return torch.from_numpy(np.searchsorted(known, numbers)).to(self.device)
 
     def _check_overlap(self, batch: Batch) -> None:
+        if self.min_distance is None:
+            return
         i, j, distance = self.edges.closest(batch)
-        if distance < OVERLAP:
-            raise InputError(f"atoms {i} and {j} are {distance:.2g} Å apart: they lie on each other")
+        if distance < self.min_distance:
+            what = f"atoms {i} and {j} are" if i != j else f"atom {i} and its own image are"
+            raise InputError(
+                f"{what} {distance:.2g} Å apart: they overlap. Move them apart (msmlff relax does that), or "
+                f"set min_distance ({self.min_distance:g} Å) lower if that is meant"
+            )
 
     def _check_finite(self) -> None:
-        if not (np.isfinite(self.results["energy"]) and np.isfinite(self.results["forces"]).all()):
-            worst = int(np.argmin(np.isfinite(self.results["forces"]).all(axis=1)))
-            self.results = {}
-            raise DivergenceError(
-                f"the model's energy or forces are not finite (first at atom {worst}): the structure is far "
-                "from those it was trained on"
-            )
+        energies, forces = self.results["energies"], self.results["forces"]
+        largest = int(np.argmax(np.abs(energies)))
+        if not (np.isfinite(self.results["energy"]) and np.isfinite(forces).all()):
+            worst = int(np.argmin(np.isfinite(forces).all(axis=1)))
+            what = f"energy or forces are not finite (first at atom {worst})"
+        elif abs(energies[largest]) > MOST_ENERGY:
+            what = f"energy of atom {largest} is {energies[largest]:.3g} eV, which no atom has"
+        else:
+            return
+        self.results = {}
+        raise DivergenceError(f"the model's {what}: the structure is far from those it was trained on")
 
     def _backend_in_use(self, batch: Batch) -> AbstractContextManager[None]:
         """The backend for a calculation; measured, where it is "auto", again once frames are much larger."""

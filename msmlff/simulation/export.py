@@ -51,6 +51,7 @@ from msmlff.nn.ops.types import MonomialTable
 from msmlff.nn.ops.types import Path as CouplingPath
 from msmlff.nn.species import SpeciesGroups
 from msmlff.simulation.calculator import MSMLFFCalculator
+from msmlff.simulation.files import explained
 
 INPUTS = ("positions", "cell", "species", "sender", "receiver", "shift")
 OUTPUTS = ("energy", "atomic_energies", "forces", "stress")
@@ -106,7 +107,10 @@ def export_package(model: ForceField, path: str | Path, record: dict[str, Any] |
                 f"try another version of torch (this is {torch.__version__})"
             )
         partial.replace(path)
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
+        with explained(path):
+            raise error
+    except RuntimeError as error:
         raise InputError(f"{path}: the model could not be compiled ({str(error).splitlines()[0]})") from error
     finally:
         partial.unlink(missing_ok=True)

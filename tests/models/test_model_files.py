@@ -14,7 +14,7 @@ from systems import hydrogen
 import msmlff
 from msmlff.errors import InputError
 from msmlff.models import MACE, MSMACE, MACEArchitecture, MSMACEArchitecture
-from msmlff.models.files import load_model, read_header, save_model
+from msmlff.models.files import content_hash, load_model, read_header, save_model
 
 RECORD = {"label_level": "GFN1-xTB", "data_hash": "00ff", "git_revision": "abc"}
 
@@ -29,9 +29,10 @@ def make_model() -> MSMACE:
 
 
 def rewrite(path: Path, **changes: object) -> None:
-    """Changes entries of the header's JSON."""
-    header = {**read_header(path), **changes}
-    save_file(load_file(path), path, metadata={"msmlff": json.dumps(header)})
+    """Changes entries of the header's JSON, as somebody would who knows the format."""
+    header, tensors = {**read_header(path), **changes}, load_file(path)
+    header["sha256"] = content_hash(header, tensors)
+    save_file(tensors, path, metadata={"msmlff": json.dumps(header)})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -79,10 +80,42 @@ def test_torn_file(tmp_path: Path) -> None:
         load_model(path)
 
 
+def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
+    """Of the weights, and of what the header says of them."""
+    path = save_model(make_model(), tmp_path / "m.safetensors", RECORD)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # of the weights
+    for place in (start, (start + len(content)) // 2, len(content) - 1, content.index(b"3.6")):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x01  # an E0 of -13.6 becomes -12.6
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"m\.safetensors: damaged, its content is not what was written"):
+            load_model(path)
+    path.write_bytes(content)
+    load_model(path)
+
+
+def test_the_checksum_is_of_values_names_types_and_shapes() -> None:
+    value = torch.arange(6.0)
+    header = {"format_version": 3}
+    first = content_hash(header, {"a": value, "b": torch.zeros(())})
+    assert content_hash({**header, "sha256": first}, {"b": torch.zeros(()), "a": value.clone()}) == first
+    others = [
+        content_hash({"format_version": 4}, {"a": value, "b": torch.zeros(())}),
+        content_hash(header, {"a": value, "c": torch.zeros(())}),
+        content_hash(header, {"a": value.reshape(2, 3), "b": torch.zeros(())}),
+        content_hash(header, {"a": value.view(torch.int32), "b": torch.zeros(())}),
+        content_hash(header, {"a": value, "b": torch.full((), -0.0)}),
+        content_hash(header, {"a": value, "b": torch.zeros((), dtype=torch.bfloat16)}),
+        content_hash(header, {"a": value, "b": torch.zeros(0)}),
+    ]
+    assert len({first, *others}) == 8
+
+
 def test_other_format_version(tmp_path: Path) -> None:
     path = save_model(make_model(), tmp_path / "m.safetensors", RECORD)
-    rewrite(path, format_version=99)
-    with pytest.raises(InputError, match="format 99"):
+    rewrite(path, format_version=2)
+    with pytest.raises(InputError, match=r"format 2, written by .*\(revision abc\).*or train the model"):
         load_model(path)
 
 
@@ -98,7 +131,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     path = save_model(make_model(), tmp_path / "m.safetensors", RECORD)
     config = make_model().config()
     for change, message in (
-        ({"channels": 5}, "damaged"),
+        ({"channels": 5}, "damaged, its weights do not fit"),
         ({"channels": "many"}, r"m\.safetensors: model\.channels is 'many'"),
         ({"colour": 1}, r"m\.safetensors: .*unknown keys: .*colour"),
     ):

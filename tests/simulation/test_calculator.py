@@ -334,8 +334,12 @@ def test_bad_structures_are_named(model: MACE) -> None:
         calculator.get_potential_energy(bulk("Cu"))
     twice = oxide()
     twice.positions[7] = twice.positions[2] + twice.cell[0]
-    with pytest.raises(InputError, match=r"atoms (2 and 7|7 and 2) are \S+ Å apart"):
+    with pytest.raises(InputError, match=r"atoms (2 and 7|7 and 2) are \S+ Å apart: they overlap.*relax"):
         calculator.get_potential_energy(twice)
+    small = oxide()
+    small.set_cell(small.cell * 0.1, scale_atoms=True)
+    with pytest.raises(InputError, match=r"12 atoms in a cell of \S+ Å³ would have more than 20000 .* in Å"):
+        calculator.get_potential_energy(small)
     lost = oxide()
     lost.positions[3] = np.nan
     with pytest.raises(InputError, match="NaN"):
@@ -347,6 +351,35 @@ def test_bad_structures_are_named(model: MACE) -> None:
     with pytest.raises(InputError, match="no atoms"):
         calculator.calculate(Atoms(cell=np.eye(3), pbc=True))
     assert calculator.get_potential_energy(oxide()) < 0
+
+
+def test_how_close_is_too_close_can_be_said(model: MACE) -> None:
+    pair = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.39]])
+    with pytest.raises(InputError, match=r"atoms (0 and 1|1 and 0) are 0\.39 Å.*min_distance \(0\.4 Å\)"):
+        MSMLFFCalculator(model).get_potential_energy(pair)
+    expected = MSMLFFCalculator(model, min_distance=None).get_potential_energy(pair)
+    assert MSMLFFCalculator(model, min_distance=0.3).get_potential_energy(pair) == expected
+    alone = Atoms("H", cell=[9.0, 9.0, 0.35], pbc=True)
+    with pytest.raises(InputError, match=r"atom 0 and its own image are 0\.35 Å apart"):
+        MSMLFFCalculator(model).get_potential_energy(alone)
+
+
+def test_an_energy_that_no_atom_has_is_refused() -> None:
+    class Deep(Toy):
+        def interaction_energies(self, vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+            return vectors.sum() - 2e6 * (torch.arange(batch.num_atoms, dtype=torch.float64) == 1)
+
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.0]])
+    calculator = MSMLFFCalculator(Deep())
+    with pytest.raises(DivergenceError, match=r"energy of atom 1 is -2e\+06 eV, which no atom has"):
+        calculator.get_potential_energy(atoms)
+    assert calculator.results == {}
+
+
+def test_a_misspelt_argument_is_named(model: MACE) -> None:
+    for name in ("default_dtype", "skn"):
+        with pytest.raises(TypeError, match=name):
+            MSMLFFCalculator(model, **{name: 0})
 
 
 def test_a_model_that_is_not_finite_says_so() -> None:
@@ -373,10 +406,10 @@ def test_bad_models_and_arguments_are_named(model: MACE, tmp_path: Path) -> None
     (tmp_path / "short.safetensors").write_bytes(torn[: len(torn) // 2])
     with pytest.raises(InputError, match=r"short\.safetensors"):
         MSMLFFCalculator(tmp_path / "short.safetensors")
-    old = torn.replace(b'\\"format_version\\": 2', b'\\"format_version\\": 1')
+    old = torn.replace(b'\\"format_version\\": 3', b'\\"format_version\\": 2')
     assert old != torn
     (tmp_path / "old.safetensors").write_bytes(old)
-    with pytest.raises(InputError, match="model format 1"):
+    with pytest.raises(InputError, match="model format 2"):
         MSMLFFCalculator(tmp_path / "old.safetensors")
     copied = tmp_path / "copy.safetensors"
     copied.write_bytes(torn)
@@ -389,6 +422,7 @@ def test_bad_models_and_arguments_are_named(model: MACE, tmp_path: Path) -> None
         ({"device": "quantum"}, "cpu, cuda"),
         ({"backend": "fast"}, "none of that name"),
         ({"skin": -0.1}, "0 Å or more"),
+        ({"min_distance": float("nan")}, "min_distance is nan"),
     ):
         with pytest.raises(InputError, match=words):
             MSMLFFCalculator(model, **arguments)

