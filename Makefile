@@ -1,11 +1,12 @@
 # make train     environment (first time), then python train.py model=msmace data=cpd_200; ARGS="seed=2" adds overrides
-# make test      environment (first time), then every test a machine without a GPU can run
+# make test      environment (first time), then every test a machine without a GPU can run, in two processes (JOBS=N)
 # make lint      style, format, types, layers
 # make install   the environment alone
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+JOBS ?= 2
 ARGS ?=
 BIN := $(VENV)/bin
 
@@ -15,7 +16,7 @@ train: install
 	$(BIN)/python train.py model=msmace data=cpd_200 $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
