@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from msmlff.app import cli
 from msmlff.models import MACE, MACEArchitecture
 from msmlff.models.files import save_model
 from msmlff.simulation.restart import RESTART, load_restart
@@ -69,3 +72,20 @@ def results(run: Path) -> dict[str, bytes]:
 
 def record(run: str = "run") -> dict[str, Any]:
     return json.loads(Path(run, "record.json").read_text())
+
+
+Simulate = Callable[..., int]
+
+
+def simulator(folder: Path, where: Path, monkeypatch: pytest.MonkeyPatch, *always: str) -> Simulate:
+    """``msmlff simulate`` in this process, in the folder ``run`` unless it resumes; returns the exit code."""
+    monkeypatch.chdir(where)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["msmlff"])
+        monkeypatch.setattr("msmlff.app.guard.exit_code", 0)
+        if arguments and arguments[0].startswith("resume="):
+            return cli.main(["simulate", *arguments])
+        return cli.main(["simulate", *defaults(folder, "run"), *always, *arguments])
+
+    return run

@@ -16,15 +16,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io import read, write
-from md_command import defaults, record, results, save_models
+from md_command import Simulate, record, results, save_models, simulator
 
-from msmlff.app import cli
 from msmlff.app.simulate_folder import locked
 from msmlff.simulation.forces import ModelForces
 from msmlff.simulation.restart import RESTART, load_restart
 from msmlff.simulation.thermo import read_thermo
 
-Simulate = Callable[..., int]
 NPT = ["ensemble=npt", "ensemble.cell=full", "ensemble.thermostat=langevin"]
 
 
@@ -45,17 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def simulate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Simulate:
-    """``msmlff simulate`` in this process, in the folder ``run`` unless it resumes; returns the exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["msmlff"])
-        monkeypatch.setattr("msmlff.app.guard.exit_code", 0)
-        if arguments and arguments[0].startswith("resume="):
-            return cli.main(["simulate", *arguments])
-        return cli.main(["simulate", *defaults(folder, "run"), "picture=false", *arguments])
-
-    return run
+    return simulator(folder, tmp_path, monkeypatch, "picture=false")
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, number: int, what: Callable[[], None]) -> None:

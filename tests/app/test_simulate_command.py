@@ -7,7 +7,6 @@ import json
 import re
 import resource
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from md_command import defaults, record, results, save_models, started, wait_for_steps
+from md_command import Simulate, record, results, save_models, simulator, started, wait_for_steps
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from msmlff.app import cli
 from msmlff.simulation.restart import RESTART, load_restart
 from msmlff.simulation.thermo import read_thermo
-
-Simulate = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def simulate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Simulate:
-    """``msmlff simulate`` in this process, in the folder ``run`` unless it resumes; returns the exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["msmlff"])
-        monkeypatch.setattr("msmlff.app.guard.exit_code", 0)
-        if arguments[0].startswith("resume="):
-            return cli.main(["simulate", *arguments])
-        return cli.main(["simulate", *defaults(folder, "run"), *arguments])
-
-    return run
+    return simulator(folder, tmp_path, monkeypatch)
 
 
 def test_a_run_to_its_end(simulate: Simulate, capfd: pytest.CaptureFixture[str]) -> None:
